@@ -1,0 +1,275 @@
+"""The plan checker: says no to a plan that the rules do not allow.
+
+It shares no code with the planner, the gate or the rounds: it asks the
+invariants' questions again, from the observation, one step at a time, and
+raises on the first answer that it does not like.  It is allowed to be slow
+and must never be clever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from sharedcache.core.gate import Closes, NodeView
+from sharedcache.core.model import (
+    Cluster,
+    EntryState,
+    KernelNaming,
+    ManifestEntry,
+    Report,
+    Uses,
+)
+from sharedcache.core.planner import Observation, Plan, Purging, Taking
+from sharedcache.core.policy import CleanerPolicy, MissingNodes
+
+_WHOLE = (
+    r"([0-9a-f]{40}(_([1-9][0-9]{0,6}|sm))?"
+    r"|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+    r"|swap_[0-9]{1,9}"
+    r"|ephemeral_[0-9]{1,9}_[0-9A-Za-z]{1,40})"
+)
+_REMOVABLE = re.compile(
+    rf"(?=.{{1,180}}\Z){_WHOLE}((\.[0-9A-Za-z]{{1,40}})?(\.part|\.converted)+)?"
+)
+_PLAIN = re.compile(r"[0-9a-f]{40}")
+_RESIZED = re.compile(r"([0-9a-f]{40})_([0-9]+|sm)")
+_CLEANING_SCHEMA = 2
+_SECOND_NS = 1_000_000_000
+
+
+class PlanRejectedError(Exception):
+    """A step of a plan breaks a rule: nothing of the plan may be done."""
+
+
+def check_plan(policy: CleanerPolicy, seen: Observation, plan: Plan) -> None:
+    """Raise ``PlanRejectedError`` unless every step of the plan is allowed."""
+    if not plan.take and not plan.purge:
+        return
+    _check_own_gate(plan)
+    _check_cluster(seen)
+    _check_nodes(seen)
+    _check_share(policy, seen, plan)
+    scene = _Scene(seen)
+    for taking in plan.take:
+        _check_taking(scene, taking)
+        _check_times(policy, seen, taking)
+    if len({taking.name for taking in plan.take}) != len(plan.take):
+        raise PlanRejectedError("the plan takes a name twice")
+    if plan.purge:
+        _check_presence(policy, seen)
+        _check_common_round(seen)
+    for purging in plan.purge:
+        _check_purging(scene, purging)
+        _check_waits(policy, seen, purging.entry)
+    if len({purging.entry.entry for purging in plan.purge}) != len(plan.purge):
+        raise PlanRejectedError("the plan purges an entry twice")
+
+
+def _check_own_gate(plan: Plan) -> None:
+    """Hold the plan to the reasons that it gives itself, the brake among them."""
+    for reason in plan.gate.reasons:
+        if plan.purge or reason.closes is Closes.ALL:
+            raise PlanRejectedError(f"the plan itself says {reason.code.value}")
+
+
+class _Scene:
+    """The observation with its names, entries and looks spelled out, once."""
+
+    def __init__(self, seen: Observation) -> None:
+        self.seen = seen
+        self.rows = {name: row for row, name in enumerate(seen.files.names)}
+        self.manifest = {(b.batch, entry) for b in seen.manifest for entry in b.entries}
+        self.own_links = Counter(e.baseline.inode for e in seen.entries if e.baseline)
+        self.wanted = {entry for r in _reports(seen) for entry in (*r.sees, *r.intents)}
+        restoring = {entry for r in _reports(seen) for entry in r.intents}
+        self.busy = {
+            e.name
+            for e in seen.entries
+            if e.state is not EntryState.TAKEN or e.restoring or e.entry in restoring
+        }
+        self._names: set[str] = set()
+        self._originals: set[str] = set()
+        for report in _reports(seen):
+            for uses in (report.now, report.since):
+                self._add(uses)
+
+    def _add(self, uses: Uses) -> None:
+        for digests in (uses.images, uses.kernels, uses.ramdisks):
+            self._names.update(digest.hex() for digest in digests)
+        self._names.update(uses.names)
+        self._originals.update(digest.hex() for digest in uses.families)
+
+    def mentions(self, name: str) -> bool:
+        """Whether a report mentions the name, or the original of this copy."""
+        copy = _RESIZED.fullmatch(name)
+        if copy is not None and copy[1] in self._originals:
+            return True
+        return name in self._names
+
+
+def _reports(seen: Observation) -> Iterator[Report]:
+    for view in seen.facts.nodes:
+        if not isinstance(view.report, Report):
+            raise PlanRejectedError(f"{view.node} has no readable report")
+        yield view.report
+
+
+def _check_cluster(seen: Observation) -> None:
+    facts = seen.facts
+    if not isinstance(facts.on_storage, Cluster) or (
+        facts.on_storage != facts.in_zookeeper
+    ):
+        raise PlanRejectedError("storage and ZooKeeper name different clusters")
+    if facts.storage_epoch > facts.zookeeper_epoch:
+        raise PlanRejectedError("the storage knows a later epoch than ZooKeeper")
+    if facts.paused is not None:
+        raise PlanRejectedError("an operator paused the cluster")
+    if facts.finalized_schema != _CLEANING_SCHEMA:
+        raise PlanRejectedError(
+            f"schema {facts.finalized_schema} is not one to clean under"
+        )
+
+
+def _check_nodes(seen: Observation) -> None:
+    if not seen.facts.nodes:
+        raise PlanRejectedError("no node is rostered")
+    if seen.facts.strangers:
+        raise PlanRejectedError(f"{seen.facts.strangers[0]} is not rostered")
+    for report in _reports(seen):
+        if report.kernel_naming is not KernelNaming.SHA1:
+            raise PlanRejectedError(f"{report.node} uses the old kernel naming")
+        if report.schema_version != _CLEANING_SCHEMA:
+            raise PlanRejectedError(f"{report.node} is at another schema")
+    for view in seen.facts.nodes:
+        if not _bears_witness(view):
+            raise PlanRejectedError(f"{view.node} has not reported since its start")
+
+
+def _bears_witness(view: NodeView) -> bool:
+    return (
+        isinstance(view.report, Report)
+        and view.witness is not None
+        and view.witness.incarnation is not None
+        and view.witness.incarnation.boot_id == view.report.incarnation.boot_id
+        and view.witness.incarnation.start == view.report.incarnation.start
+    )
+
+
+def _check_share(policy: CleanerPolicy, seen: Observation, plan: Plan) -> None:
+    if len(plan.take) <= policy.max_share_floor:
+        return
+    recognised = sum(1 for name in seen.files.names if _REMOVABLE.fullmatch(name))
+    if len(plan.take) * 100 <= policy.max_share_percent * recognised:
+        return
+    listed = "".join(f"{name}\n" for name in sorted(t.name for t in plan.take))
+    if seen.approved != hashlib.sha256(listed.encode()).hexdigest():
+        raise PlanRejectedError("the plan takes more than its share, unapproved")
+
+
+def _check_taking(scene: _Scene, taking: Taking) -> None:
+    name, files = taking.name, scene.seen.files
+    row = scene.rows.get(name)
+    if row is None or _REMOVABLE.fullmatch(name) is None:
+        raise PlanRejectedError(f"{name} is not a cache file that was seen")
+    if not files.regular[row]:
+        raise PlanRejectedError(f"{name} is not a regular file")
+    if (taking.inode, taking.mtime_ns) != (files.inodes[row], files.mtimes_ns[row]):
+        raise PlanRejectedError(f"{name} is not the file that was seen")
+    if scene.mentions(name):
+        raise PlanRejectedError(f"{name} is used")
+    if name in scene.seen.holds:
+        raise PlanRejectedError(f"{name} is held")
+    if files.links[row] - scene.own_links[taking.inode] != 1:
+        raise PlanRejectedError(f"{name} has links that are not ours")
+    if name in scene.busy:
+        raise PlanRejectedError(f"{name} is being taken or restored already")
+
+
+def _check_times(policy: CleanerPolicy, seen: Observation, taking: Taking) -> None:
+    name, age_ns = taking.name, seen.storage_now_ns - taking.mtime_ns
+    if age_ns < int(_least_age_s(policy, name) * _SECOND_NS):
+        raise PlanRejectedError(f"{name} is only {age_ns / _SECOND_NS:.0f} s old")
+    for view in seen.facts.nodes:
+        report = view.report
+        if not isinstance(report, Report) or (report.sealed and not view.member):
+            continue
+        if taking.mtime_ns >= report.storage_time_ns:
+            raise PlanRejectedError(f"{name} is younger than {view.node}'s report")
+
+
+def _least_age_s(policy: CleanerPolicy, name: str) -> float:
+    """Minimum age by the look of the name, found without the grammar's table."""
+    by_label = {kind.label: age for kind, age in policy.min_age_s.items()}
+    if name.endswith((".part", ".converted")):
+        return by_label["partial"]
+    if name.startswith("swap_"):
+        return by_label["swap"]
+    if name.startswith("ephemeral_"):
+        return by_label["ephemeral"]
+    if _PLAIN.fullmatch(name):
+        return by_label["image"]
+    return by_label["resized" if "_" in name else "kernel"]
+
+
+def _check_presence(policy: CleanerPolicy, seen: Observation) -> None:
+    for view in seen.facts.nodes:
+        report = view.report
+        if not isinstance(report, Report):
+            raise PlanRejectedError(f"{view.node} has no readable report")
+        if report.failures:
+            raise PlanRejectedError(f"{view.node} is degraded")
+        gone = not view.member and not report.sealed
+        if gone and policy.missing_nodes is MissingNodes.HOLD:
+            raise PlanRejectedError(f"{view.node} is missing")
+
+
+def _check_purging(scene: _Scene, purging: Purging) -> None:
+    entry, seen = purging.entry, scene.seen
+    if (purging.batch, entry) not in scene.manifest:
+        raise PlanRejectedError(f"{entry.leaf} is not in the manifest as planned")
+    if entry.state is not EntryState.TAKEN or entry.baseline is None:
+        raise PlanRejectedError(f"{entry.leaf} was not taken")
+    if entry.restoring:
+        raise PlanRejectedError(f"{entry.leaf} is being restored")
+    if scene.mentions(entry.name) or entry.name in seen.holds:
+        raise PlanRejectedError(f"{entry.name} is used or held")
+    if entry.entry in scene.wanted:
+        raise PlanRejectedError(f"some node sees or wants {entry.leaf}")
+    for report in _looked(seen):
+        if not 1 <= entry.round <= report.since_round:
+            raise PlanRejectedError(f"{report.node} began before {entry.leaf}'s round")
+
+
+def _check_waits(
+    policy: CleanerPolicy, seen: Observation, entry: ManifestEntry
+) -> None:
+    if seen.storage_now_ns - entry.since_ns < int(policy.grace_s * _SECOND_NS):
+        raise PlanRejectedError(f"{entry.leaf} is within its grace")
+    slowest = max(seen.name_cache_s, *(r.name_cache_s for r in _reports(seen)))
+    if seen.storage_now_ns - entry.moved_ns < int(2 * slowest * _SECOND_NS):
+        raise PlanRejectedError(f"{entry.leaf} may still be in a name cache")
+    for view in seen.facts.nodes:
+        report = view.report
+        if view.member or not isinstance(report, Report) or report.sealed:
+            continue
+        if entry.baseline is None or entry.baseline.mtime_ns >= report.storage_time_ns:
+            raise PlanRejectedError(f"{entry.leaf} changed after {view.node} left")
+
+
+def _looked(seen: Observation) -> list[Report]:
+    views = seen.facts.nodes
+    return [v.report for v in views if v.member and isinstance(v.report, Report)]
+
+
+def _check_common_round(seen: Observation) -> None:
+    """Require one round whose raise every node's window contains, trying each."""
+    looked = _looked(seen)
+    if not looked or not all(report.unbroken for report in looked):
+        raise PlanRejectedError("somebody has taken no two looks")
+    for common in range(seen.round, 0, -1):
+        if all(report.since_round < common <= report.upto for report in looked):
+            return
+    raise PlanRejectedError("no round was raised within every node's window")

@@ -1,0 +1,332 @@
+"""The gate: the reasons for which files may not be quarantined, or purged, now."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sharedcache.core import schema
+from sharedcache.core.model import (
+    Cluster,
+    KernelNaming,
+    NodeState,
+    Report,
+    Unreadable,
+    Witness,
+)
+from sharedcache.core.policy import MissingNodes
+
+
+class Closes(enum.Enum):
+    """What a reason closes: everything, or only the unlink for good."""
+
+    ALL = "all"
+    PURGE = "purge"
+
+
+class Code(enum.Enum):
+    """The gate's reasons, one word each."""
+
+    NO_CLUSTER_MARKER = "no-cluster-marker"
+    CLUSTER_MISMATCH = "cluster-mismatch"
+    EPOCH_BEHIND = "epoch-behind"
+    NO_NODES = "no-nodes"
+    UNROSTERED_NODE = "unrostered-node"
+    NODE_UNREPORTED = "node-unreported"
+    NODE_OLD_KERNEL_NAMING = "node-old-kernel-naming"
+    NODE_SCHEMA_TOO_OLD = "node-schema-too-old"
+    NODE_SCHEMA_UNKNOWN = "node-schema-unknown"
+    ROLLOUT_NOT_FINALIZED = "rollout-not-finalized"
+    NODE_DEGRADED = "node-degraded"
+    NODE_MISSING = "node-missing"
+    PAUSED = "paused"
+    BRAKE = "brake"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason: what it closes, about whom, and what to do."""
+
+    code: Code
+    closes: Closes
+    subject: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """All reasons of one instant."""
+
+    reasons: tuple[Reason, ...] = ()
+
+    @property
+    def open(self) -> bool:
+        """Whether files may be quarantined."""
+        return all(reason.closes is not Closes.ALL for reason in self.reasons)
+
+    @property
+    def purge_open(self) -> bool:
+        """Whether confirmed files may be unlinked for good."""
+        return not self.reasons
+
+    def with_reason(self, reason: Reason) -> Gate:
+        """Return the same gate with one more reason."""
+        return Gate((*self.reasons, reason))
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A rostered node as the leader sees it.
+
+    ``report`` is the member's own for a registered node and the durable one
+    for any other, ``None`` for a node that was never heard of.
+    """
+
+    node: str
+    member: bool
+    report: Report | Unreadable | None
+    witness: Witness | None
+
+    @property
+    def witnessed(self) -> bool:
+        """Whether the witness bears the incarnation of the report."""
+        return (
+            isinstance(self.report, Report)
+            and self.witness is not None
+            and self.witness.incarnation == self.report.incarnation
+        )
+
+    @property
+    def state(self) -> NodeState:
+        """Where the node stands."""
+        if self.member:
+            if isinstance(self.report, Report) and self.report.complete:
+                return NodeState.LIVE
+            return NodeState.DEGRADED
+        if isinstance(self.report, Report) and self.report.sealed and self.witnessed:
+            return NodeState.SEALED
+        return NodeState.MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class GateFacts:
+    """What the gate is judged from.
+
+    ``paused`` is the operator's word, ``None`` when not paused.  ``strangers``
+    are nodes that left a trace (a witness, a registration) and are not
+    rostered; ``unreadable`` are records of the manifest that cannot be read.
+    """
+
+    on_storage: Cluster | Unreadable | None
+    in_zookeeper: Cluster | Unreadable | None
+    storage_epoch: int
+    zookeeper_epoch: int
+    nodes: Sequence[NodeView]
+    strangers: Sequence[str]
+    finalized_schema: int | Unreadable
+    paused: str | None = None
+    missing_nodes: MissingNodes = MissingNodes.HOLD
+    unreadable: Sequence[str] = ()
+
+
+def evaluate(facts: GateFacts) -> Gate:
+    """Collect every reason; no reason at all means that the gate is open."""
+    reasons = [*_cluster(facts), *_roster(facts), *_rollout(facts)]
+    for view in facts.nodes:
+        reasons.extend(_node(view, facts))
+    reasons.extend(
+        Reason(
+            Code.NODE_SCHEMA_UNKNOWN,
+            Closes.ALL,
+            "cleaner",
+            f"this cleaner cannot read the manifest's record {record}: upgrade it",
+        )
+        for record in facts.unreadable
+    )
+    if facts.paused is not None:
+        reasons.append(
+            Reason(
+                Code.PAUSED,
+                Closes.ALL,
+                "operator",
+                f"paused: {facts.paused}; `sharedcache resume` opens the gate again",
+            )
+        )
+    return Gate(tuple(reasons))
+
+
+def _cluster(facts: GateFacts) -> Iterator[Reason]:
+    disk, tree = facts.on_storage, facts.in_zookeeper
+    if disk is None:
+        yield Reason(
+            Code.NO_CLUSTER_MARKER,
+            Closes.ALL,
+            "storage",
+            "the base directory has no cluster marker: is it mounted? "
+            "`sharedcache init` binds a new directory",
+        )
+    elif isinstance(disk, Unreadable) or isinstance(tree, Unreadable) or disk != tree:
+        yield Reason(
+            Code.CLUSTER_MISMATCH,
+            Closes.ALL,
+            "storage",
+            f"the directory belongs to {_name(disk)}, ZooKeeper's tree to "
+            f"{_name(tree)}: check base, zookeeper and cluster in the settings",
+        )
+    if facts.storage_epoch > facts.zookeeper_epoch:
+        yield Reason(
+            Code.EPOCH_BEHIND,
+            Closes.ALL,
+            "zookeeper",
+            f"ZooKeeper knows epoch {facts.zookeeper_epoch}, the storage epoch "
+            f"{facts.storage_epoch}: ZooKeeper went back (restored from a copy?)",
+        )
+
+
+def _name(cluster: Cluster | Unreadable | None) -> str:
+    if cluster is None:
+        return "no cluster"
+    if isinstance(cluster, Unreadable):
+        return f"a cluster that cannot be read ({cluster.why})"
+    return f"cluster {cluster.name} ({cluster.identity})"
+
+
+def _roster(facts: GateFacts) -> Iterator[Reason]:
+    if not facts.nodes:
+        yield Reason(
+            Code.NO_NODES,
+            Closes.ALL,
+            "roster",
+            "no node is rostered: start sharedcache-agent on every node",
+        )
+    for node in facts.strangers:
+        yield Reason(
+            Code.UNROSTERED_NODE,
+            Closes.ALL,
+            node,
+            f"{node} left a trace on the storage or in the group but is not on "
+            "the roster: start its agent, or expunge it",
+        )
+
+
+def _rollout(facts: GateFacts) -> Iterator[Reason]:
+    finalized = facts.finalized_schema
+    if isinstance(finalized, Unreadable):
+        yield Reason(
+            Code.ROLLOUT_NOT_FINALIZED,
+            Closes.ALL,
+            "rollout",
+            f"the rollout's record cannot be read ({finalized.why})",
+        )
+    elif not schema.is_known(finalized):
+        yield Reason(
+            Code.NODE_SCHEMA_UNKNOWN,
+            Closes.ALL,
+            "cleaner",
+            f"the cluster finalized schema {finalized}, which this release does "
+            "not know: upgrade this cleaner",
+        )
+    elif not schema.may_clean(finalized):
+        yield Reason(
+            Code.ROLLOUT_NOT_FINALIZED,
+            Closes.ALL,
+            "rollout",
+            f"schema {schema.newest()} is not finalized (the cluster is at schema "
+            f"{finalized}): `sharedcache rollout finalize` once every node supports "
+            "it",
+        )
+
+
+def _node(view: NodeView, facts: GateFacts) -> Iterator[Reason]:
+    report, node = view.report, view.node
+    if isinstance(report, Report):
+        yield from _report(view, report, facts)
+        return
+    if isinstance(report, Unreadable) and report.newer:
+        yield Reason(
+            Code.NODE_SCHEMA_UNKNOWN,
+            Closes.ALL,
+            node,
+            f"{node} writes records that this release cannot read ({report.why}): "
+            "upgrade the cleaners",
+        )
+        return
+    why = "it never reported" if report is None else report.why
+    yield Reason(
+        Code.NODE_UNREPORTED,
+        Closes.ALL,
+        node,
+        f"{node} has no report that can be relied on ({why}): check its "
+        "sharedcache-agent",
+    )
+    yield Reason(
+        Code.NODE_OLD_KERNEL_NAMING,
+        Closes.ALL,
+        node,
+        f"how {node} names kernels cannot be told without a report",
+    )
+
+
+def _report(view: NodeView, report: Report, facts: GateFacts) -> Iterator[Reason]:
+    node = view.node
+    if not view.witnessed:
+        has = "no witness"
+        if view.witness is not None:
+            has = f"a witness of incarnation {view.witness.incarnation or 'unreadable'}"
+        yield Reason(
+            Code.NODE_UNREPORTED,
+            Closes.ALL,
+            node,
+            f"{node} reported as {report.incarnation} but has {has} on the storage: "
+            "its agent restarted and has not reported since",
+        )
+    if not schema.is_known(report.schema_version):
+        yield Reason(
+            Code.NODE_SCHEMA_UNKNOWN,
+            Closes.ALL,
+            node,
+            f"{node} is at schema {report.schema_version}, which this release does "
+            "not know: upgrade the cleaners",
+        )
+    elif isinstance(facts.finalized_schema, int) and (
+        report.schema_version < facts.finalized_schema
+    ):
+        yield Reason(
+            Code.NODE_SCHEMA_TOO_OLD,
+            Closes.ALL,
+            node,
+            f"{node} is at schema {report.schema_version}, below the finalized "
+            f"schema {facts.finalized_schema}: upgrade it",
+        )
+    if report.kernel_naming is not KernelNaming.SHA1:
+        yield Reason(
+            Code.NODE_OLD_KERNEL_NAMING,
+            Closes.ALL,
+            node,
+            f"{node} stores kernels under their {report.kernel_naming.value} name: "
+            "upgrade it to the sha1 naming",
+        )
+    yield from _presence(view, report, facts)
+
+
+def _presence(view: NodeView, report: Report, facts: GateFacts) -> Iterator[Reason]:
+    if view.state is NodeState.MISSING and (
+        facts.missing_nodes is not MissingNodes.LAST_REPORT
+    ):
+        yield Reason(
+            Code.NODE_MISSING,
+            Closes.PURGE,
+            view.node,
+            f"{view.node} is gone and was not stopped in order: purging waits "
+            "until it is back or expunged",
+        )
+    elif not report.complete:
+        # A waiver lets a last report stand; it does not complete one.
+        failed = ", ".join(f"{f.source}: {f.message}" for f in report.failures)
+        yield Reason(
+            Code.NODE_DEGRADED,
+            Closes.PURGE,
+            view.node,
+            f"{view.node} cannot see all that it uses ({failed})",
+        )

@@ -1,0 +1,445 @@
+"""The planner: (policy, observation) to an immutable plan, without any IO.
+
+Every file gets one verdict with one reason.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from sharedcache.core.gate import Closes, Code, Gate, GateFacts, NodeView, Reason
+from sharedcache.core.gate import evaluate as evaluate_gate
+from sharedcache.core.model import (
+    NANOSECONDS,
+    EntryState,
+    FileTable,
+    ManifestBatch,
+    ManifestEntry,
+    NodeState,
+    Report,
+    UseIndex,
+)
+from sharedcache.core.names import Kind
+from sharedcache.core.policy import CleanerPolicy, MissingNodes
+from sharedcache.core.rounds import Confirmation, Voices, lagging
+
+END_OF_TIME_NS = 2**63 - 1
+"""Later than any time that a storage gives, in nanoseconds."""
+
+
+class Verdict(enum.IntEnum):
+    """What becomes of a file; the number is the code in a column."""
+
+    KEEP = 0
+    QUARANTINE = 1
+    PURGE = 2
+
+    @property
+    def label(self) -> str:
+        """The verdict's word in tables and JSON."""
+        return self.name.lower()
+
+
+class Why(enum.IntEnum):
+    """The one reason of a verdict; the number is the code in a column."""
+
+    UNRECOGNISED = 0
+    NOT_REGULAR = 1
+    GATE_CLOSED = 2
+    HELD = 3
+    USED = 4
+    LINKED = 5
+    OUTCOME_OPEN = 6
+    TOO_YOUNG = 7
+    REPORT_OLDER = 8
+    BRAKE = 9
+    UNUSED = 10
+    WAITING = 11
+    CONFIRMED = 12
+
+    @property
+    def label(self) -> str:
+        """The reason's word in tables and JSON."""
+        return self.name.lower().replace("_", "-")
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Everything that one pass looks at, taken at one time.
+
+    ``storage_now_ns`` is a time that the storage itself gave, no later than
+    now, and was taken before the witnesses were opened.  ``approved`` is the
+    digest of a plan that an operator approved.  ``name_cache_s`` is how long
+    the observer's own mount may keep names cached, in seconds: it opened the
+    witnesses through that cache.
+    """
+
+    facts: GateFacts
+    files: FileTable
+    storage_now_ns: int
+    round: int
+    manifest: Sequence[ManifestBatch]
+    holds: frozenset[str] = frozenset()
+    approved: str | None = None
+    name_cache_s: float = 0.0
+
+    @property
+    def entries(self) -> Iterator[ManifestEntry]:
+        """Every entry of the manifest."""
+        for batch in self.manifest:
+            yield from batch.entries
+
+
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """A file to quarantine, as the observation saw it."""
+
+    name: str
+    inode: int
+    mtime_ns: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Purging:
+    """A confirmed entry to unlink, and the record of the manifest it is in."""
+
+    batch: str
+    entry: ManifestEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a pass would do; immutable, used once.
+
+    ``verdicts`` and ``whys`` are columns beside the observation's files.
+    ``waiting`` tells for each entry, by its id, what it waits for.
+    ``fresh_reports`` asks for a new round, because files wait only for
+    reports that are younger than they are.
+    """
+
+    gate: Gate
+    digest: str
+    verdicts: array[int]
+    whys: array[int]
+    take: tuple[Taking, ...]
+    purge: tuple[Purging, ...]
+    waiting: dict[str, tuple[str, ...]]
+    fresh_reports: bool
+
+
+def voices(facts: GateFacts) -> Voices:
+    """Sort the rostered nodes' last reports by what they can confirm."""
+    speaking: list[Report] = []
+    final: list[Report] = []
+    silent: list[str] = []
+    for view in facts.nodes:
+        report = view.report
+        if not isinstance(report, Report) or not view.witnessed:
+            silent.append(view.node)
+        elif view.member:
+            speaking.append(report)
+        elif view.state is NodeState.SEALED or (
+            facts.missing_nodes is MissingNodes.LAST_REPORT
+        ):
+            final.append(report)
+        else:
+            silent.append(view.node)
+    return Voices(tuple(speaking), tuple(final), tuple(silent))
+
+
+def make_plan(policy: CleanerPolicy, seen: Observation) -> Plan:
+    """Judge every file and every entry of one observation."""
+    gate = evaluate_gate(seen.facts)
+    verdicts, whys = _judge_files(policy, seen, gate)
+    take = tuple(
+        Taking(
+            seen.files.names[row],
+            seen.files.inodes[row],
+            seen.files.mtimes_ns[row],
+            seen.files.sizes[row],
+        )
+        for row, verdict in enumerate(verdicts)
+        if verdict == Verdict.QUARANTINE
+    )
+    digest = plan_digest(take)
+    if braked(policy, seen.files, take) and seen.approved != digest:
+        gate = gate.with_reason(_brake(take, seen.files, digest))
+        for row, verdict in enumerate(verdicts):
+            if verdict == Verdict.QUARANTINE:
+                verdicts[row], whys[row] = Verdict.KEEP, Why.BRAKE
+        take = ()
+    waiting, purge = _judge_entries(policy, seen, gate)
+    fresh = _wants_fresh_reports(policy, seen, whys)
+    return Plan(gate, digest, verdicts, whys, take, purge, waiting, fresh)
+
+
+def plan_digest(take: Sequence[Taking]) -> str:
+    """Digest of the names that a pass would take, to which an approval binds."""
+    state = hashlib.sha256()
+    for name in sorted(taking.name for taking in take):
+        state.update(name.encode() + b"\n")
+    return state.hexdigest()
+
+
+def braked(policy: CleanerPolicy, files: FileTable, take: Sequence[Taking]) -> bool:
+    """Whether a pass would take more than its share, above the floor."""
+    recognised = len(files) - files.kinds.count(Kind.UNRECOGNISED)
+    share = policy.max_share_percent / 100 * recognised
+    return len(take) > policy.max_share_floor and len(take) > share
+
+
+def _brake(take: Sequence[Taking], files: FileTable, digest: str) -> Reason:
+    return Reason(
+        Code.BRAKE,
+        Closes.ALL,
+        "plan",
+        f"a pass would take {len(take)} of {len(files)} files, more than its share: "
+        f"look at `sharedcache plan`, then `sharedcache approve {digest[:12]}`",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What every file is judged against, computed once a pass."""
+
+    used: UseIndex
+    links: Counter[int]
+    open_names: frozenset[str]
+    oldest_ns: int
+    youngest_ns: dict[int, int]
+
+    @staticmethod
+    def of(policy: CleanerPolicy, seen: Observation) -> _Ground:
+        reports = [v.report for v in seen.facts.nodes if isinstance(v.report, Report)]
+        intended = frozenset().union(*(r.intents for r in reports))
+        entries = list(seen.entries)
+        return _Ground(
+            used=UseIndex.over(uses for r in reports for uses in (r.now, r.since)),
+            links=Counter(e.baseline.inode for e in entries if e.baseline is not None),
+            open_names=frozenset(
+                e.name
+                for e in entries
+                if e.state is EntryState.INTENDED or e.restoring or e.entry in intended
+            ),
+            oldest_ns=_oldest_report_ns(seen.facts, _must_be_younger),
+            youngest_ns=_youngest_ns(policy, seen),
+        )
+
+
+def _youngest_ns(policy: CleanerPolicy, seen: Observation) -> dict[int, int]:
+    """Latest mtime of each kind that is old enough."""
+    return {
+        int(kind): seen.storage_now_ns - policy.min_age_ns(kind)
+        for kind in Kind
+        if kind is not Kind.UNRECOGNISED
+    }
+
+
+def _must_be_younger(view: NodeView) -> bool:
+    """Whether a file must be older than this node's report.
+
+    A sealed node starts nothing until its witness changes, so a file that was
+    touched after its final report was touched by somebody else.
+    """
+    return view.state is not NodeState.SEALED
+
+
+def _cannot_report(view: NodeView) -> bool:
+    """Whether a new round would not bring this node's report up to date."""
+    return _must_be_younger(view) and not view.member
+
+
+def _oldest_report_ns(facts: GateFacts, counts: Callable[[NodeView], bool]) -> int:
+    """Storage time of the oldest report among the nodes that count."""
+    return min(
+        (
+            view.report.storage_time_ns
+            for view in facts.nodes
+            if isinstance(view.report, Report) and counts(view)
+        ),
+        default=END_OF_TIME_NS,
+    )
+
+
+def _judge_files(
+    policy: CleanerPolicy, seen: Observation, gate: Gate
+) -> tuple[array[int], array[int]]:
+    """Give every file of ``_base`` its verdict; columns beside the files."""
+    count = len(seen.files)
+    verdicts = array("B", bytes(count))
+    whys = array("B", bytes(count))
+    ground = _Ground.of(policy, seen)
+    for row in range(count):
+        why = _judge_file(seen, ground, gate, row)
+        whys[row] = why
+        if why is Why.UNUSED:
+            verdicts[row] = Verdict.QUARANTINE
+    return verdicts, whys
+
+
+def _judge_file(  # noqa: PLR0911 - the table of rules, one return a rule
+    seen: Observation, ground: _Ground, gate: Gate, row: int
+) -> Why:
+    files = seen.files
+    name, kind, mtime_ns = files.names[row], files.kinds[row], files.mtimes_ns[row]
+    if kind == Kind.UNRECOGNISED:
+        return Why.UNRECOGNISED
+    if not files.regular[row]:
+        return Why.NOT_REGULAR
+    if name in seen.holds:
+        return Why.HELD
+    if ground.used.covers(name):
+        return Why.USED
+    if not gate.open:
+        return Why.GATE_CLOSED
+    if name in ground.open_names:
+        return Why.OUTCOME_OPEN
+    if files.links[row] != 1 + ground.links[files.inodes[row]]:
+        return Why.LINKED
+    if mtime_ns > ground.youngest_ns[kind]:
+        return Why.TOO_YOUNG
+    if mtime_ns >= ground.oldest_ns:
+        return Why.REPORT_OLDER
+    return Why.UNUSED
+
+
+def _wants_fresh_reports(
+    policy: CleanerPolicy, seen: Observation, whys: array[int]
+) -> bool:
+    """Whether some file waits only for reports that a new round would bring.
+
+    A window begins with the round before, so without new rounds a use that is
+    over would be reported for ever.
+    """
+    stuck_ns = _oldest_report_ns(seen.facts, _cannot_report)
+    lasting = _lasting_uses(seen.facts)
+    youngest_ns = _youngest_ns(policy, seen)
+    files = seen.files
+    return any(
+        files.mtimes_ns[row] < stuck_ns
+        and (
+            why == Why.REPORT_OLDER
+            or (
+                why == Why.USED
+                and files.mtimes_ns[row] <= youngest_ns[files.kinds[row]]
+                and not lasting.covers(files.names[row])
+            )
+        )
+        for row, why in enumerate(whys)
+    )
+
+
+def _lasting_uses(facts: GateFacts) -> UseIndex:
+    """Collect uses that no new round ends: of now, or of who does not look again."""
+    reports = [(v, v.report) for v in facts.nodes if isinstance(v.report, Report)]
+    return UseIndex.over(
+        uses
+        for view, report in reports
+        for uses in (report.now, *(() if view.member else (report.since,)))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Court:
+    """What every entry is judged against, computed once a pass."""
+
+    policy: CleanerPolicy
+    seen: Observation
+    gate: Gate
+    heard: Voices
+    proof: Confirmation
+    cache_s: float
+
+    def waits(self, entry: ManifestEntry) -> Iterator[str]:
+        """Tell what an entry waits for; nothing means that it may be purged."""
+        if entry.state is not EntryState.TAKEN or entry.baseline is None:
+            yield "outcome of the rename"
+            return
+        for reason in self.gate.reasons:
+            yield f"gate: {reason.code.value} {reason.subject}"
+        if entry.restoring or entry.entry in self.proof.intended:
+            yield "restore under way"
+        if entry.name in self.seen.holds:
+            yield "hold"
+        if self.proof.wanted(entry):
+            yield from self._users(entry)
+        elif not self.proof.confirms(entry):
+            yield from _round_waits(self.seen, self.heard, self.proof, entry)
+        yield from _time_waits(self.policy, self.seen, self.heard, self.cache_s, entry)
+
+    def _users(self, entry: ManifestEntry) -> Iterator[str]:
+        for report in [*self.heard.speaking, *self.heard.final]:
+            if UseIndex.over((report.now, report.since)).covers(entry.name):
+                yield f"used by {report.node}"
+            elif entry.entry in report.sees:
+                yield f"still seen by {report.node}"
+
+
+def _judge_entries(
+    policy: CleanerPolicy, seen: Observation, gate: Gate
+) -> tuple[dict[str, tuple[str, ...]], tuple[Purging, ...]]:
+    """Tell for every entry what it waits for; nothing means that it is purged."""
+    heard = voices(seen.facts)
+    cache_s = max(
+        seen.name_cache_s,
+        *(r.name_cache_s for r in [*heard.speaking, *heard.final]),
+        0.0,
+    )
+    proof = Confirmation.of(heard)
+    if any(r.upto > seen.round for r in heard.speaking):
+        # A report of a round that was not raised yet: ZooKeeper went back, and
+        # the looks may have come before the renames whose rounds they cover.
+        proof = replace(proof, proven=0)
+    court = _Court(policy, seen, gate, heard, proof, cache_s)
+    waiting: dict[str, tuple[str, ...]] = {}
+    purge: list[Purging] = []
+    for batch in seen.manifest:
+        for entry in batch.entries:
+            reasons = tuple(court.waits(entry))
+            if reasons:
+                waiting[entry.entry] = reasons
+            else:
+                purge.append(Purging(batch.batch, entry))
+    return waiting, tuple(purge)
+
+
+def _round_waits(
+    seen: Observation, heard: Voices, proof: Confirmation, entry: ManifestEntry
+) -> Iterator[str]:
+    late = lagging(max(seen.round, entry.round), heard)
+    if late and proof.proven < entry.round:
+        shown = ", ".join(late[:5]) + (" ..." if len(late) > 5 else "")  # noqa: PLR2004
+        yield f"round {entry.round + 1}: report of {shown}"
+    else:
+        yield f"round {entry.round + 1}"
+
+
+def _time_waits(
+    policy: CleanerPolicy,
+    seen: Observation,
+    heard: Voices,
+    cache_s: float,
+    entry: ManifestEntry,
+) -> Iterator[str]:
+    grace_ns = int(policy.grace_s * NANOSECONDS)
+    left = entry.since_ns + grace_ns - seen.storage_now_ns
+    if left > 0:
+        yield f"grace: {left / NANOSECONDS:.0f} s"
+    floor = entry.moved_ns + int(2 * cache_s * NANOSECONDS) - seen.storage_now_ns
+    if floor > 0:
+        yield f"name caches: {floor / NANOSECONDS:.0f} s"
+    touched = 0 if entry.baseline is None else entry.baseline.mtime_ns
+    for report in heard.final:
+        if touched >= report.storage_time_ns and not report.sealed:
+            yield f"touched after the last report of missing {report.node}"
+
+
+def node_of(seen: Observation, node: str) -> NodeView | None:
+    """Find a rostered node."""
+    return next((view for view in seen.facts.nodes if view.node == node), None)
