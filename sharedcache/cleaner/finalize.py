@@ -1,0 +1,171 @@
+"""Founding a cluster, and committing it to a schema: an operator's acts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sharedcache import ledger
+from sharedcache.cleaner.observe import Observed
+from sharedcache.core import codec, rollout, schema
+from sharedcache.core.model import Cluster, Rollout, Unreadable
+from sharedcache.core.names import Kind
+from sharedcache.core.ports import (
+    Check,
+    ConflictError,
+    Coordination,
+    NameExistsError,
+    Set,
+    Storage,
+)
+
+
+class RefusedError(Exception):
+    """An operator's act is refused; the message says why and what to do."""
+
+
+def finalize(
+    coordination: Coordination, storage: Storage, observed: Observed, who: str
+) -> Rollout:
+    """Commit the cluster to the newest schema, durably and once.
+
+    Raises ``RefusedError`` while any rostered node, in whatever state, does
+    not support it.  Finalizing what is finalized changes nothing.
+    """
+    found = observed.rollout
+    if isinstance(found, Unreadable):
+        raise RefusedError(f"the rollout's record cannot be read: {found.why}")
+    status = rollout.status(found.finalized_schema, observed.seen.facts.nodes)
+    if status.stage is rollout.Stage.FINALIZED:
+        publish_schema(storage, found)
+        return found
+    if status.stage is rollout.Stage.MIXED:
+        raise RefusedError(_why_not(status))
+    if observed.seen.facts.strangers:
+        raise RefusedError(
+            f"{observed.seen.facts.strangers[0]} left a trace but is not on the "
+            "roster: start its agent, or expunge it"
+        )
+    done = Rollout(schema.newest(), who)
+    try:
+        coordination.commit(
+            [
+                Check(ledger.ROSTER_COUNTER, observed.counters.roster),
+                Set(
+                    ledger.ROLLOUT,
+                    codec.pack(codec.rollout_to_record(done)),
+                    observed.rollout_version,
+                ),
+            ]
+        )
+    except ConflictError as error:
+        raise RefusedError(
+            "the roster or the rollout changed meanwhile: look at `sharedcache "
+            "rollout status` and try again"
+        ) from error
+    publish_schema(storage, done)
+    return done
+
+
+def _why_not(status: rollout.RolloutStatus) -> str:
+    if not status.waiting_for:
+        return "no node is rostered: start sharedcache-agent on every node first"
+    who = "; ".join(f"{node} {why}" for node, why in status.waiting_for[:20])
+    more = len(status.waiting_for) - 20
+    return who + (f"; and {more} more" if more > 0 else "")
+
+
+def publish_schema(storage: Storage, finalized: Rollout) -> None:
+    """Write the finalized schema to the storage, unless it says as much already.
+
+    The storage's word never goes back: finalizing is one way.
+    """
+    present = storage.read_schema()
+    if present is not None:
+        text = present
+        found = codec.readable(lambda: codec.rollout_from_record(codec.from_text(text)))
+        if isinstance(found, Unreadable):
+            if found.newer:
+                return
+        elif found.finalized_schema >= finalized.finalized_schema:
+            return
+    storage.write_schema(codec.to_text(codec.rollout_to_record(finalized)))
+
+
+@dataclass(frozen=True, slots=True)
+class Founded:
+    """What ``found`` found or made."""
+
+    cluster: Cluster
+    created: bool
+    finalized_schema: int
+
+
+def found(
+    coordination: Coordination,
+    storage: Storage,
+    name: str,
+    identity: str,
+    schema_version: int | None,
+) -> Founded:
+    """Bind a directory and a tree of ZooKeeper to one new cluster identity.
+
+    The marker on the storage comes first, so that a founding that died
+    half-way is finished by the next one, with the same identity.  Raises
+    ``RefusedError`` when either side belongs to something else.
+    """
+    coordination.sync()
+    tree = ledger.cluster_of(coordination.get(ledger.IDENTITY))
+    disk = ledger.marker_of(storage.read_marker())
+    if isinstance(disk, Unreadable) or isinstance(tree, Unreadable):
+        raise RefusedError("an identity cannot be read: nothing was changed")
+    if disk is not None and disk.name != name:
+        raise RefusedError(
+            f"the directory belongs to cluster {disk.name} ({disk.identity}) already"
+        )
+    if tree is not None and disk != tree:
+        has = "has no marker" if disk is None else f"belongs to {disk.identity}"
+        raise RefusedError(
+            f"ZooKeeper's cluster {tree.name} has identity {tree.identity}, the "
+            f"directory {has}: choose another cluster name, or the right directory"
+        )
+    if tree is not None and disk is not None:
+        return Founded(disk, created=False, finalized_schema=_finalized(coordination))
+    if disk is not None and (storage.epochs() or storage.witness_list()):
+        raise RefusedError(
+            f"the directory was used by cluster {disk.name} ({disk.identity}), which "
+            "this ZooKeeper does not know: is it the right one, or did it lose its "
+            "data?"
+        )
+    version = schema_version or _fitting_schema(storage)
+    cluster = _mark(storage, Cluster(name, identity)) if disk is None else disk
+    try:
+        coordination.commit(ledger.founding(cluster, version, "init"))
+    except ConflictError as error:
+        if ledger.cluster_of(coordination.get(ledger.IDENTITY)) != cluster:
+            raise RefusedError(f"somebody else founded {name} meanwhile") from error
+    publish_schema(storage, Rollout(version, "init"))
+    return Founded(cluster, created=True, finalized_schema=version)
+
+
+def _mark(storage: Storage, cluster: Cluster) -> Cluster:
+    """Create the marker; if another founder was faster, take its identity."""
+    try:
+        storage.create_marker(codec.to_text(codec.cluster_to_record(cluster)))
+    except NameExistsError:
+        found = ledger.marker_of(storage.read_marker())
+        if not isinstance(found, Cluster) or found.name != cluster.name:
+            raise
+        return found
+    return cluster
+
+
+def _finalized(coordination: Coordination) -> int:
+    found = ledger.rollout_of(coordination.get(ledger.ROLLOUT))
+    return 0 if isinstance(found, Unreadable) else found.finalized_schema
+
+
+def _fitting_schema(storage: Storage) -> int:
+    """Choose the newest schema for a directory without old-style names."""
+    files = storage.scan()
+    old = any(kind == Kind.KERNEL for kind in files.kinds)
+    return 1 if old else schema.newest()

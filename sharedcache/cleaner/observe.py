@@ -1,0 +1,240 @@
+"""Observing: counters first, then members' reports, then the durable ones.
+
+The order matters: an agent updates its capabilities before it raises a
+counter, so a veto is either in what is read here or makes a transaction that
+checks these counters fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sharedcache import ledger
+from sharedcache.core import codec
+from sharedcache.core.gate import GateFacts, NodeView
+from sharedcache.core.model import (
+    Authorisation,
+    Cluster,
+    FileTable,
+    Incarnation,
+    Report,
+    Rollout,
+    Unreadable,
+    Witness,
+)
+from sharedcache.core.planner import Observation
+from sharedcache.core.policy import MissingNodes
+from sharedcache.core.ports import (
+    Coordination,
+    CoordinationError,
+    Record,
+    Storage,
+    UndecodableMember,
+)
+
+_HEAD = (
+    ledger.IDENTITY,
+    ledger.EPOCH,
+    ledger.ROUND,
+    ledger.ROLLOUT,
+    ledger.MANIFEST,
+    ledger.AUTHORISATION,
+    ledger.PAUSE,
+    ledger.APPROVAL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The versions of the counters, read before anything else."""
+
+    roster: int
+    veto: int
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """An observation with the versions that transactions check.
+
+    ``roster_changes`` is the count of the roster counter's watch from before
+    the counters were read.
+    """
+
+    seen: Observation
+    counters: Counters
+    roster_changes: int
+    epoch: ledger.Versioned[int]
+    round: ledger.Versioned[int]
+    authorisation: Authorisation
+    rollout: Rollout | Unreadable
+    rollout_version: int
+    leader: str | None
+
+
+@dataclass(slots=True)
+class Observer:
+    """Takes observations; keeps what need not be read again."""
+
+    coordination: Coordination
+    storage: Storage
+    missing_nodes: MissingNodes = MissingNodes.HOLD
+    _manifest: ledger.ManifestReader = field(default_factory=ledger.ManifestReader)
+
+    def observe(self, *, scan: bool, epoch: int | None = None) -> Observed:
+        """Take one observation; ``epoch`` is the observer's own, if it leads.
+
+        Raises ``CoordinationError`` if ZooKeeper cannot be read, or holds no
+        cluster, and ``StorageError`` if the storage cannot.
+        """
+        coordination = self.coordination
+        roster_changes = coordination.watch(ledger.ROSTER_COUNTER)
+        coordination.sync()
+        counters = _counters(coordination)
+        reports, members = self._reports()
+        head = dict(zip(_HEAD, coordination.get_many(_HEAD), strict=True))
+        epoch_record, round_record = _numbers(head)
+        rollout_record = head[ledger.ROLLOUT]
+        rollout = ledger.rollout_of(rollout_record)
+        manifest = self._manifest.read(coordination, head[ledger.MANIFEST])
+        disk = self._disk(epoch, scan=scan)
+        facts = GateFacts(
+            on_storage=disk.cluster,
+            in_zookeeper=ledger.cluster_of(head[ledger.IDENTITY]),
+            storage_epoch=disk.highest_epoch,
+            zookeeper_epoch=epoch_record.value,
+            nodes=_views(reports, members, disk.witnesses),
+            strangers=sorted({*disk.witnesses, *members} - set(reports)),
+            finalized_schema=rollout
+            if isinstance(rollout, Unreadable)
+            else rollout.finalized_schema,
+            paused=ledger.note_of(head[ledger.PAUSE], "why"),
+            missing_nodes=self.missing_nodes,
+            unreadable=[f"{b} ({u.why})" for b, u in self._manifest.broken.items()],
+        )
+        seen = Observation(
+            facts=facts,
+            files=disk.files,
+            storage_now_ns=disk.now_ns,
+            round=round_record.value,
+            manifest=manifest,
+            holds=ledger.read_holds(coordination),
+            approved=ledger.note_of(head[ledger.APPROVAL], "digest"),
+        )
+        return Observed(
+            seen=seen,
+            counters=counters,
+            roster_changes=roster_changes,
+            epoch=epoch_record,
+            round=round_record,
+            authorisation=ledger.authorisation_of(head[ledger.AUTHORISATION]),
+            rollout=rollout,
+            rollout_version=-1 if rollout_record is None else rollout_record.version,
+            leader=coordination.leader(),
+        )
+
+    def _reports(self) -> tuple[dict[str, Report | Unreadable | None], set[str]]:
+        """Read every rostered node's last report, and who is registered now.
+
+        A node that registers between the two readings counts as not live for
+        this once: its durable report is read, which says no less.
+        """
+        coordination = self.coordination
+        members = coordination.members()
+        rostered = coordination.children(ledger.ROSTER)
+        live = {node: members[node] for node in rostered if node in members}
+        absent = [node for node in rostered if node not in members]
+        records = coordination.get_many([ledger.node_path(n) for n in absent])
+        roster = ledger.roster_of(zip(absent, records, strict=True))
+        heads: dict[str, object] = dict(roster.heads)
+        reports: dict[str, Report | Unreadable | None] = {}
+        for node, values in live.items():
+            if isinstance(values, UndecodableMember):
+                reports[node] = Unreadable(values.why)
+            else:
+                heads[node] = values
+        reports.update(ledger.read_reports(coordination, heads))
+        reports.update(roster.unreadable)
+        reports.update(dict.fromkeys(roster.silent))
+        return reports, set(members)
+
+    def _disk(self, epoch: int | None, *, scan: bool) -> _Disk:
+        """Read the storage; its clock first, then every witness by name.
+
+        The clock comes first because a purge asks that the witnesses were
+        opened no earlier than a certain time of the storage.
+        """
+        storage = self.storage
+        cluster = ledger.marker_of(storage.read_marker())
+        if not isinstance(cluster, Cluster):
+            return _Disk(cluster, 0, {}, 0, FileTable())
+        epochs = storage.epochs()
+        now_ns = None if epoch is None else storage.epoch_time(epoch)
+        witnesses = self._witnesses()
+        if now_ns is None:
+            # Nobody's own clock file to touch: the latest touch of a witness
+            # is a time that the storage gave, and no later than now.
+            now_ns = max((w.mtime_ns for w in witnesses.values()), default=0)
+        files = storage.scan() if scan else FileTable()
+        return _Disk(cluster, max(epochs, default=0), witnesses, now_ns, files)
+
+    def _witnesses(self) -> dict[str, Witness]:
+        witnesses: dict[str, Witness] = {}
+        for node in self.storage.witness_list():
+            found = self.storage.witness_read(node)
+            if found is not None:
+                data, facts = found
+                witnesses[node] = Witness(node, _incarnation(data), facts.mtime_ns)
+        return witnesses
+
+
+@dataclass(frozen=True, slots=True)
+class _Disk:
+    """What the storage said."""
+
+    cluster: Cluster | Unreadable | None
+    highest_epoch: int
+    witnesses: Mapping[str, Witness]
+    now_ns: int
+    files: FileTable
+
+
+def _incarnation(data: bytes) -> Incarnation | None:
+    found = codec.readable(lambda: codec.incarnation_from_record(codec.from_text(data)))
+    return None if isinstance(found, Unreadable) else found
+
+
+def _counters(coordination: Coordination) -> Counters:
+    paths = (ledger.ROSTER_COUNTER, ledger.VETO_COUNTER)
+    roster, veto = coordination.get_many(paths)
+    if roster is None or veto is None:
+        raise CoordinationError(
+            "ZooKeeper holds no such cluster: run `sharedcache init`, or look at "
+            "[sharedcache] zookeeper and cluster"
+        )
+    return Counters(roster.version, veto.version)
+
+
+def _numbers(
+    head: Mapping[str, Record | None],
+) -> tuple[ledger.Versioned[int], ledger.Versioned[int]]:
+    try:
+        return (
+            ledger.counter_of(head[ledger.EPOCH]),
+            ledger.counter_of(head[ledger.ROUND]),
+        )
+    except codec.RecordError as error:
+        raise CoordinationError(
+            f"the epoch or the round in ZooKeeper cannot be read: {error}"
+        ) from error
+
+
+def _views(
+    reports: Mapping[str, Report | Unreadable | None],
+    members: set[str],
+    witnesses: Mapping[str, Witness],
+) -> list[NodeView]:
+    return [
+        NodeView(node, node in members, reports[node], witnesses.get(node))
+        for node in sorted(reports)
+    ]

@@ -1,0 +1,372 @@
+"""The cluster's records in ZooKeeper: where each lies, and how it is read.
+
+Only this module knows the paths below the cluster's root.  It reaches
+ZooKeeper through the port alone, one effect a call of the port.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from sharedcache.core import codec
+from sharedcache.core.model import (
+    Authorisation,
+    Cluster,
+    ManifestBatch,
+    Report,
+    Rollout,
+    RosterRecord,
+    Unreadable,
+)
+from sharedcache.core.ports import (
+    Coordination,
+    Create,
+    Operation,
+    Record,
+    Set,
+)
+
+IDENTITY = "identity"
+EPOCH = "epoch"
+ROUND = "round"
+ROLLOUT = "rollout"
+MANIFEST = "manifest"
+AUTHORISATION = "authorisation"
+ROSTER = "roster"
+PARTS = "parts"
+HOLDS = "holds"
+PAUSE = "pause"
+APPROVAL = "approval"
+ROSTER_COUNTER = "counters/roster"
+VETO_COUNTER = "counters/veto"
+
+PART_BYTES = 700_000
+"""Largest report that goes into one znode; the servers' limit is about 1 MB."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned(Generic[T]):
+    """A record's value with the data version that a transaction can check."""
+
+    value: T
+    version: int
+
+
+def node_path(node: str) -> str:
+    """Path of a node's roster record."""
+    return f"{ROSTER}/{node}"
+
+
+def batch_path(batch: str) -> str:
+    """Path of a batch of the manifest."""
+    return f"{MANIFEST}/{batch}"
+
+
+def bump(counter: str) -> Set:
+    """Raise a counter: its value is its data version, so any write raises it."""
+    return Set(counter, b"", None)
+
+
+def founding(cluster: Cluster, finalized_schema: int, who: str) -> list[Operation]:
+    """Return the one transaction that founds a cluster's tree."""
+    rollout = Rollout(finalized_schema, who)
+    return [
+        Create(EPOCH, codec.pack(codec.counter_to_record(0))),
+        Create(ROUND, codec.pack(codec.counter_to_record(1))),
+        Create(ROLLOUT, codec.pack(codec.rollout_to_record(rollout))),
+        Create(MANIFEST, b""),
+        Create(
+            AUTHORISATION, codec.pack(codec.authorisation_to_record(Authorisation()))
+        ),
+        Create(ROSTER, b""),
+        Create(PARTS, b""),
+        Create(HOLDS, b""),
+        Create(PAUSE, b""),
+        Create(APPROVAL, b""),
+        Create("counters", b""),
+        Create(ROSTER_COUNTER, b""),
+        Create(VETO_COUNTER, b""),
+        Create(IDENTITY, codec.pack(codec.cluster_to_record(cluster))),
+    ]
+
+
+def cluster_of(record: Record | None) -> Cluster | Unreadable | None:
+    """Read the identity's record."""
+    if record is None:
+        return None
+    data = record.data
+    return codec.readable(lambda: codec.cluster_from_record(codec.unpack(data)))
+
+
+def marker_of(data: bytes | None) -> Cluster | Unreadable | None:
+    """Read the cluster marker of the storage."""
+    if data is None:
+        return None
+    text = data
+    return codec.readable(lambda: codec.cluster_from_record(codec.from_text(text)))
+
+
+def counter_of(record: Record | None) -> Versioned[int]:
+    """Read an epoch or a round; raises ``RecordError``."""
+    if record is None:
+        raise codec.RecordError("the record is not there")
+    value = codec.counter_from_record(codec.unpack(record.data))
+    return Versioned(value, record.version)
+
+
+def rollout_of(record: Record | None) -> Rollout | Unreadable:
+    """Read the rollout's record."""
+    if record is None:
+        return Unreadable("the record is not there")
+    data = record.data
+    return codec.readable(lambda: codec.rollout_from_record(codec.unpack(data)))
+
+
+def authorisation_of(record: Record | None) -> Authorisation:
+    """Read the authorisation; raises ``RecordError``."""
+    if record is None:
+        raise codec.RecordError("the authorisation is not there")
+    values = codec.unpack(record.data)
+    return codec.authorisation_from_record(values, record.version)
+
+
+def note_of(record: Record | None, key: str) -> str | None:
+    """Read one text of an operator's record; ``None`` if nothing is said.
+
+    Doubt about an operator's word is shown as that word.
+    """
+    if record is None or not record.data:
+        return None
+    try:
+        return codec.Fields(codec.unpack(record.data)).text(key)
+    except codec.RecordError as error:
+        return f"unreadable ({error})"
+
+
+def read_holds(coordination: Coordination) -> frozenset[str]:
+    """Read which names an operator ordered to keep."""
+    return frozenset(coordination.children(HOLDS))
+
+
+@dataclass(slots=True)
+class ManifestReader:
+    """Reads the manifest, and again only what may have changed.
+
+    Every transaction that writes the manifest also writes its parent, whose
+    data version therefore tells whether anything changed.
+    """
+
+    _version: int | None = None
+    _batches: tuple[ManifestBatch, ...] = ()
+    _broken: dict[str, Unreadable] = field(default_factory=dict)
+
+    def read(
+        self, coordination: Coordination, parent: Record | None
+    ) -> tuple[ManifestBatch, ...]:
+        """Return the manifest as of ``parent``, the record of its parent."""
+        version = -1 if parent is None else parent.version
+        if version != self._version:
+            self._read_all(coordination)
+            self._version = version
+        return self._batches
+
+    @property
+    def broken(self) -> Mapping[str, Unreadable]:
+        """The records of the manifest that could not be read."""
+        return self._broken
+
+    def _read_all(self, coordination: Coordination) -> None:
+        # What is read after the parent is as new or newer, and a newer change
+        # has raised the parent's version, so that the next read sees it.
+        batches = coordination.children(MANIFEST)
+        records = coordination.get_many([batch_path(batch) for batch in batches])
+        good: list[ManifestBatch] = []
+        self._broken = {}
+        for batch, record in zip(batches, records, strict=True):
+            if record is None:
+                continue
+            found = read_batch(record)
+            if isinstance(found, Unreadable):
+                self._broken[batch] = found
+            else:
+                good.append(found)
+        self._batches = tuple(good)
+
+
+def read_batch(record: Record) -> ManifestBatch | Unreadable:
+    """Read one batch of the manifest."""
+    return codec.readable(
+        lambda: codec.batch_from_record(codec.unpack(record.data), record.version)
+    )
+
+
+def batch_data(batch: ManifestBatch) -> bytes:
+    """Encode one batch of the manifest."""
+    return codec.pack(codec.batch_to_record(batch))
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A report as it goes into ZooKeeper: whole, or a head with its parts."""
+
+    capabilities: Mapping[str, object]
+    parts: Mapping[str, bytes]
+
+
+def pack_report(report: Report, token: str) -> Packed:
+    """Encode a report; one too large for a znode is split, never cut.
+
+    ``token`` makes the parts' names new ones.
+    """
+    record = codec.report_to_record(report)
+    data = codec.pack(record)
+    if len(data) <= PART_BYTES:
+        return Packed(record, {})
+    pieces = [data[i : i + PART_BYTES] for i in range(0, len(data), PART_BYTES)]
+    parts = {
+        f"{PARTS}/{report.node}.{token}.{index}": piece
+        for index, piece in enumerate(pieces)
+    }
+    head = {
+        "schema": codec.RECORD_SCHEMA,
+        "node": report.node,
+        "parts": list(parts),
+        "length": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    return Packed(head, parts)
+
+
+def roster_data(node: str, packed: Packed | None, expunged_at: float | None) -> bytes:
+    """Encode a roster record with its report, or the head of its report."""
+    report = None if packed is None else packed.capabilities
+    return codec.pack({"node": node, "report": report, "expunged_at": expunged_at})
+
+
+def parts_of(values: object) -> tuple[str, ...]:
+    """Paths of a report's parts; none if the report is whole."""
+    if not isinstance(values, Mapping) or "parts" not in values:
+        return ()
+    paths = codec.Fields(values).texts("parts")
+    if any(not path.startswith(f"{PARTS}/") or ".." in path for path in paths):
+        raise codec.RecordError("a part of the report lies elsewhere")
+    return paths
+
+
+def read_reports(
+    coordination: Coordination, heads: Mapping[str, object]
+) -> dict[str, Report | Unreadable]:
+    """Read reports from their records or heads, by node."""
+    wanted: dict[str, tuple[str, ...]] = {}
+    result: dict[str, Report | Unreadable] = {}
+    for node, values in heads.items():
+        found = codec.readable(lambda values=values: parts_of(values))  # type: ignore[misc]
+        if isinstance(found, Unreadable):
+            result[node] = found
+        elif found:
+            wanted[node] = found
+        else:
+            result[node] = _report(node, values)
+    for node, paths in wanted.items():
+        result[node] = _assemble(node, heads[node], coordination.get_many(paths))
+    return result
+
+
+def _assemble(
+    node: str, head: object, parts: Sequence[Record | None]
+) -> Report | Unreadable:
+    data = b"".join(part.data for part in parts if part is not None)
+    try:
+        fields = codec.Fields(head)
+        whole = len(data) == fields.integer("length") and (
+            hashlib.sha256(data).hexdigest() == fields.text("sha256")
+        )
+        if not whole:
+            return Unreadable("parts of the report are missing or damaged")
+        return _report(node, codec.unpack(data))
+    except codec.RecordError as error:
+        return Unreadable(str(error), newer=isinstance(error, codec.NewerRecordError))
+
+
+def _report(node: str, values: object) -> Report | Unreadable:
+    report = codec.readable(lambda: codec.report_from_record(values))
+    if isinstance(report, Report) and report.node != node:
+        return Unreadable(f"the report is {report.node}'s")
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """The roster's records, by node, as read at one time.
+
+    ``heads`` are the reports' records or heads as they were stored; an
+    unreadable record has none and counts as rostered.
+    """
+
+    heads: Mapping[str, object]
+    silent: frozenset[str]
+    unreadable: Mapping[str, Unreadable]
+    expunged: Mapping[str, float]
+    versions: Mapping[str, int]
+
+    @property
+    def nodes(self) -> list[str]:
+        """Every node that counts, sorted."""
+        return sorted({*self.heads, *self.silent, *self.unreadable})
+
+
+def read_roster(coordination: Coordination) -> Roster:
+    """Read every roster record, all requests sent together."""
+    nodes = coordination.children(ROSTER)
+    records = coordination.get_many([node_path(node) for node in nodes])
+    return roster_of(zip(nodes, records, strict=True))
+
+
+def roster_of(records: Iterable[tuple[str, Record | None]]) -> Roster:
+    """Sort roster records by what can be read of them."""
+    heads: dict[str, object] = {}
+    silent: set[str] = set()
+    unreadable: dict[str, Unreadable] = {}
+    expunged: dict[str, float] = {}
+    versions: dict[str, int] = {}
+    for node, record in records:
+        if record is None:
+            continue
+        versions[node] = record.version
+        try:
+            fields = codec.Fields(codec.unpack(record.data))
+            gone_at = fields.optional_number("expunged_at")
+            report = fields.part("report")
+        except codec.RecordError as error:
+            newer = isinstance(error, codec.NewerRecordError)
+            unreadable[node] = Unreadable(str(error), newer=newer)
+            continue
+        if gone_at is not None:
+            expunged[node] = gone_at
+        elif report is None:
+            silent.add(node)
+        else:
+            heads[node] = report
+    return Roster(heads, frozenset(silent), unreadable, expunged, versions)
+
+
+def durable_report(
+    record: Record, node: str, coordination: Coordination
+) -> RosterRecord | Unreadable:
+    """Read one roster record with its report, parts and all."""
+    roster = roster_of([(node, record)])
+    if node in roster.unreadable:
+        return roster.unreadable[node]
+    if node in roster.expunged:
+        return RosterRecord(node, None, roster.expunged[node])
+    if node in roster.silent:
+        return RosterRecord(node)
+    report = read_reports(coordination, roster.heads)[node]
+    if isinstance(report, Unreadable):
+        return report
+    return RosterRecord(node, report)

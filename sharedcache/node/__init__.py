@@ -1,0 +1,1 @@
+"""The agent's service: effects in order, through ports; nothing decided here."""

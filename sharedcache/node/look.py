@@ -1,0 +1,229 @@
+"""A look: rounds read around it, the manifest before it, every source in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sharedcache import ledger
+from sharedcache.core.model import (
+    NANOSECONDS,
+    EntryState,
+    ManifestBatch,
+    ManifestEntry,
+    SourceFailure,
+    UseIndex,
+    Uses,
+)
+from sharedcache.core.names import Kind, classify
+from sharedcache.core.ports import (
+    OutcomeUnknownError,
+    SourceError,
+    StorageError,
+)
+from sharedcache.core.window import Look, Windows
+from sharedcache.node.world import Identity, World
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What ZooKeeper said before a look."""
+
+    round: int
+    manifest: tuple[ManifestBatch, ...]
+    broken_manifest: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a look found.
+
+    ``vanished`` are used names that are not in ``_base``; ``storage_time_ns``
+    is the storage's clock before the first source was asked.
+    """
+
+    windows: Windows
+    uses: Uses
+    sees: frozenset[str]
+    failures: tuple[SourceFailure, ...]
+    vanished: tuple[str, ...]
+    storage_time_ns: int
+    name_cache_s: float
+
+
+@dataclass(slots=True)
+class Looker:
+    """Takes looks, one after the other, and keeps the windows."""
+
+    world: World
+    identity: Identity
+    windows: Windows = field(default_factory=Windows)
+    _manifest: ledger.ManifestReader = field(default_factory=ledger.ManifestReader)
+    _last_good: dict[str, Uses] = field(default_factory=dict)
+    _unbroken: bool = False
+    _gone: dict[str, tuple[str, int]] = field(default_factory=dict)
+    _untouchable: set[str] = field(default_factory=set)
+
+    def ground(self) -> Ground:
+        """Read the round, then the manifest, as of no earlier than now.
+
+        The round comes first: a manifest entry of round r was written before
+        r was raised, so whoever reads r finds the entry.
+        """
+        coordination = self.world.coordination
+        coordination.sync()
+        number = ledger.counter_of(coordination.get(ledger.ROUND)).value
+        parent = coordination.get(ledger.MANIFEST)
+        manifest = self._manifest.read(coordination, parent)
+        return Ground(number, manifest, bool(self._manifest.broken))
+
+    def look(self, ground: Ground) -> Sight:
+        """Look at everything, between two readings of the round."""
+        storage_time_ns, cache_s, failures = self._storage(ground)
+        sees = self._sees(ground, failures)
+        uses = self._sources(failures)
+        vanished = self._touch(uses, storage_time_ns)
+        # A lagging server may answer with an older round, and an older round
+        # here would claim that the window began before it did.
+        self.world.coordination.sync()
+        reread = ledger.counter_of(self.world.coordination.get(ledger.ROUND)).value
+        self._take(Look(ground.round, reread, uses, self._unbroken and not failures))
+        self._unbroken = not failures
+        return Sight(
+            self.windows,
+            uses,
+            sees,
+            tuple(failures),
+            vanished,
+            storage_time_ns,
+            cache_s,
+        )
+
+    def look_alone(self) -> None:
+        """Look while ZooKeeper is out of reach: the uses join the open windows."""
+        present = self.windows.present
+        if present is None:
+            return
+        storage_time_ns, _, failures = self._storage(None)
+        uses = self._sources(failures)
+        self._touch(uses, storage_time_ns)
+        self._take(
+            Look(present.upto, present.reread, uses, self._unbroken and not failures)
+        )
+        self._unbroken = not failures
+
+    def break_coverage(self) -> None:
+        """Something may have been missed: the next report is a first look only."""
+        self._unbroken = False
+
+    def _take(self, look: Look) -> None:
+        self.windows = self.windows.after(look)
+
+    def _storage(self, ground: Ground | None) -> tuple[int, float, list[SourceFailure]]:
+        """Check the directory's identity, and read its clock."""
+        failures: list[SourceFailure] = []
+        storage = self.world.storage
+        storage_time_ns, cache_s = 0, 0.0
+        try:
+            found = ledger.marker_of(storage.read_marker())
+            if found != self.identity.cluster:
+                failures.append(
+                    SourceFailure("storage", "the base directory is another's now")
+                )
+            else:
+                facts = storage.witness_touch(self.world.policy.node)
+                storage_time_ns = facts.mtime_ns
+                cache_s = storage.name_cache_s()
+        except (StorageError, OutcomeUnknownError) as error:
+            failures.append(SourceFailure("storage", str(error)))
+        if ground is not None and ground.broken_manifest:
+            failures.append(
+                SourceFailure("manifest", "a record of the manifest cannot be read")
+            )
+        return storage_time_ns, cache_s, failures
+
+    def _sees(self, ground: Ground, failures: list[SourceFailure]) -> frozenset[str]:
+        """Open every quarantined name here and see whether it is gone.
+
+        One look for each round is enough while the entry stays as it is: the
+        name was found gone after that round was raised.
+        """
+        sees: set[str] = set()
+        gone: dict[str, tuple[str, int]] = {}
+        for batch in ground.manifest:
+            for entry in batch.entries:
+                if entry.state is not EntryState.TAKEN or entry.baseline is None:
+                    continue
+                mark = (f"{entry.leaf}/{entry.round}", ground.round)
+                if self._gone.get(entry.entry) == mark:
+                    gone[entry.entry] = mark
+                elif self._still_there(entry, failures):
+                    sees.add(entry.entry)
+                else:
+                    gone[entry.entry] = mark
+        self._gone = gone
+        return frozenset(sees)
+
+    def _still_there(self, entry: ManifestEntry, failures: list[SourceFailure]) -> bool:
+        try:
+            facts = self.world.storage.facts(entry.name)
+        except (StorageError, OutcomeUnknownError) as error:
+            failures.append(SourceFailure("storage", f"{entry.name}: {error}"))
+            return True
+        return (
+            facts is not None
+            and entry.baseline is not None
+            and facts.inode == entry.baseline.inode
+        )
+
+    def _sources(self, failures: list[SourceFailure]) -> Uses:
+        """Ask every source; one that fails keeps its last good answer."""
+        union = Uses()
+        for source in self.world.sources:
+            try:
+                self._last_good[source.name] = source.look()
+            except SourceError as error:
+                failures.append(SourceFailure(source.name, str(error)))
+            union |= self._last_good.get(source.name, Uses())
+        return union
+
+    def _touch(self, uses: Uses, storage_time_ns: int) -> tuple[str, ...]:
+        """Touch what is used and was not touched lately; name what is not there.
+
+        A kernel is reported under both its names and has only one of them, so
+        a digest or a raw id alone does not mean that a file is lost.
+        """
+        vanished: list[str] = []
+        interval_ns = int(self.world.policy.touch_interval_s * NANOSECONDS)
+        kernels = {digest.hex() for digest in uses.kernels | uses.ramdisks}
+        images = {digest.hex() for digest in uses.images - uses.families}
+        for name in sorted(set(uses.cache_names())):
+            try:
+                facts = self.world.storage.facts(name)
+                if facts is None:
+                    surely = name in images or (
+                        name not in kernels
+                        and classify(name) not in (Kind.KERNEL, Kind.IMAGE)
+                    )
+                    if surely:
+                        vanished.append(name)
+                elif facts.regular and storage_time_ns - facts.mtime_ns >= interval_ns:
+                    self.world.storage.touch(name)
+            except (StorageError, OutcomeUnknownError) as error:
+                # Nova ignores a base that it may not touch; the report still
+                # protects the name, so the age alone suffers.
+                if name not in self._untouchable:
+                    self.world.journal.event("touch-failed", name=name, error=error)
+                    self._untouchable.add(name)
+        if storage_time_ns == 0:
+            return ()
+        return tuple(vanished)
+
+    def wanted_entries(self, ground: Ground, uses: Uses) -> tuple[ManifestEntry, ...]:
+        """Entries of the manifest whose names this node uses."""
+        used = UseIndex.over([uses])
+        return tuple(
+            entry
+            for batch in ground.manifest
+            for entry in batch.entries
+            if used.covers(entry.name)
+        )

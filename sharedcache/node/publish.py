@@ -1,0 +1,239 @@
+"""Publishing a report: capabilities first, then the durable report and counters.
+
+A veto is therefore either seen by a leader that reads the counters first, or
+it makes the leader's authorisation fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sharedcache import ledger
+from sharedcache.core.model import (
+    NANOSECONDS,
+    KernelNaming,
+    ManifestBatch,
+    Report,
+    RosterRecord,
+    Unreadable,
+    UseIndex,
+)
+from sharedcache.core.ports import (
+    Check,
+    ConflictError,
+    Create,
+    Delete,
+    Operation,
+    OutcomeUnknownError,
+    Set,
+)
+from sharedcache.core.schema import SCHEMAS
+from sharedcache.node.world import (
+    AgentRefusedError,
+    Identity,
+    SupersededError,
+    World,
+)
+
+
+@dataclass(slots=True)
+class Publisher:
+    """Publishes one node's reports under its own registration."""
+
+    world: World
+    identity: Identity
+    published: Report | None = None
+    _session: int = 0
+    _version: int | None = None
+    _parts: tuple[str, ...] = ()
+
+    def recover_intents(self) -> frozenset[str]:
+        """Read which restores an earlier run of this agent left unfinished."""
+        found = self._own_record()
+        if isinstance(found, RosterRecord) and found.report is not None:
+            return found.report.intents
+        return frozenset()
+
+    def joined(self) -> bool:
+        """Whether the present session bears this node's registration."""
+        coordination = self.world.coordination
+        return coordination.session_id() == self._session and coordination.joined()
+
+    def due(self, report: Report) -> bool:
+        """Whether the report says anything that the published one does not.
+
+        A report that says the same costs no write, but the storage's time in
+        it must not fall behind by more than the touch interval.
+        """
+        old = self.published
+        if old is None or not self.joined():
+            return True
+        interval_ns = int(self.world.policy.touch_interval_s * NANOSECONDS)
+        if report.storage_time_ns - old.storage_time_ns >= interval_ns:
+            return True
+        return replace(report, storage_time_ns=old.storage_time_ns) != old
+
+    def publish(
+        self,
+        report: Report,
+        manifest: Sequence[ManifestBatch],
+        conditions: Sequence[Operation] = (),
+    ) -> None:
+        """Publish a report; raises what the coordination raises.
+
+        ``conditions`` join the transaction of the durable half.  Raises
+        ``SupersededError`` if another agent took this node's name.
+        """
+        packed = ledger.pack_report(report, self.world.tokens.token())
+        for path, data in packed.parts.items():
+            self.world.coordination.commit([Create(path, data)])
+        self._register(packed)
+        self._write(report, packed, manifest, conditions)
+        old, self._parts = self._parts, tuple(packed.parts)
+        self._drop_parts(old)
+        self.published = report
+
+    def _register(self, packed: ledger.Packed) -> None:
+        """Put the report into the group, joining anew if the session is new.
+
+        The registration is created with the report in it: there is no moment
+        at which this node is a member with nothing in use.
+        """
+        coordination = self.world.coordination
+        session = coordination.session_id()
+        if session == self._session and coordination.joined():
+            coordination.update_capabilities(packed.capabilities)
+            return
+        coordination.join(packed.capabilities)
+        self._session = session
+
+    def _write(
+        self,
+        report: Report,
+        packed: ledger.Packed,
+        manifest: Sequence[ManifestBatch],
+        conditions: Sequence[Operation] = (),
+    ) -> None:
+        path = ledger.node_path(report.node)
+        data = ledger.roster_data(report.node, packed, None)
+        operations: list[Operation] = [
+            Check(self.world.coordination.member_path, None),
+            *conditions,
+        ]
+        previous = self._previous()
+        if self._version is None:
+            operations.append(Create(path, data))
+        else:
+            operations.append(Set(path, data, self._version))
+        if previous is None or _identity_changed(previous, report):
+            operations.append(self._rollout_allows(report))
+            operations.append(ledger.bump(ledger.ROSTER_COUNTER))
+        if vetoes(report, previous, manifest):
+            operations.append(ledger.bump(ledger.VETO_COUNTER))
+        try:
+            self.world.coordination.commit(operations)
+        except (ConflictError, OutcomeUnknownError):
+            # Whatever happened, what this agent believes of its own record is
+            # in doubt; the next attempt reads it again.
+            self.published = None
+            self._version = None
+            raise
+        self._version = 0 if self._version is None else self._version + 1
+
+    def _previous(self) -> Report | None:
+        """Return the durable report that will be replaced, and learn its version."""
+        if self.published is not None and self._version is not None:
+            return self.published
+        found = self._own_record()
+        if found is None or isinstance(found, Unreadable):
+            # A record of ours that cannot be read is replaced: the new report
+            # says more than it did, and the roster counter is raised.
+            return None
+        if found.expunged_at is not None:
+            self.world.journal.event(
+                "expunged-node-returned",
+                node=found.node,
+                advice="this node was expunged while it lived: check its guests' disks",
+            )
+        report = found.report
+        if report is not None and self._is_later(report):
+            raise SupersededError(
+                f"another agent reports as {report.node} (incarnation "
+                f"{report.incarnation}, ours is {self.identity.incarnation}): two "
+                "agents must not share a node name, set [agent] node"
+            )
+        return report
+
+    def _is_later(self, report: Report) -> bool:
+        return report.incarnation.start > self.identity.incarnation.start
+
+    def _own_record(self) -> RosterRecord | Unreadable | None:
+        coordination = self.world.coordination
+        node = self.world.policy.node
+        coordination.sync()
+        record = coordination.get(ledger.node_path(node))
+        self._version = None if record is None else record.version
+        if record is None:
+            return None
+        return ledger.durable_report(record, node, coordination)
+
+    def _rollout_allows(self, report: Report) -> Operation:
+        """Check the rollout that this report was judged by, in the transaction."""
+        record = self.world.coordination.get(ledger.ROLLOUT)
+        rollout = ledger.rollout_of(record)
+        if record is None or isinstance(rollout, Unreadable):
+            raise AgentRefusedError(
+                "the rollout's record is missing or cannot be read: was the cluster "
+                "initialised with `sharedcache init`, by this release or an older one?"
+            )
+        refuse_old_naming(
+            rollout.finalized_schema, report.schema_version, report.kernel_naming
+        )
+        return Check(ledger.ROLLOUT, record.version)
+
+    def _drop_parts(self, parts: Sequence[str]) -> None:
+        for path in parts:
+            try:
+                self.world.coordination.commit([Delete(path, None)])
+            except ConflictError:
+                # It is gone already, which is what was wanted.
+                continue
+
+
+def refuse_old_naming(
+    finalized: int, schema_version: int, naming: KernelNaming
+) -> None:
+    """Raise ``AgentRefusedError`` for a writer of names that are no longer written.
+
+    A node of an older schema is let in: it closes the gate and is named there.
+    """
+    known = SCHEMAS.get(finalized)
+    if known is None or schema_version < finalized or naming is known.naming:
+        return
+    if known.naming is KernelNaming.SHA1 and naming is KernelNaming.RAW_ID:
+        raise AgentRefusedError(
+            f"schema {finalized} is finalized, so kernels are stored under their "
+            "sha1 names: set [agent] kernel_naming to auto or sha1"
+        )
+
+
+def vetoes(
+    report: Report, previous: Report | None, manifest: Sequence[ManifestBatch]
+) -> bool:
+    """Whether a report must make authorisations under way fail."""
+    if report.sees or report.intents:
+        return True
+    if not report.complete and (previous is None or previous.complete):
+        return True
+    used = UseIndex.over((report.now, report.since))
+    return any(used.covers(e.name) for batch in manifest for e in batch.entries)
+
+
+def _identity_changed(previous: Report, report: Report) -> bool:
+    return (
+        previous.schema_version != report.schema_version
+        or previous.kernel_naming is not report.kernel_naming
+        or previous.incarnation != report.incarnation
+        or previous.sealed != report.sealed
+    )

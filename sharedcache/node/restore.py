@@ -1,0 +1,216 @@
+"""Restoring: a used name that lies in quarantine gets its file back.
+
+Every step only adds: the intent is published before anything is done, the
+file is linked and never renamed, and the quarantined name stays for the
+leader, whose entry waits in full again.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from sharedcache import ledger
+from sharedcache.core import codec
+from sharedcache.core.model import (
+    Baseline,
+    EntryState,
+    ManifestBatch,
+    ManifestEntry,
+    Report,
+    Unreadable,
+)
+from sharedcache.core.ports import (
+    Check,
+    ConflictError,
+    NameExistsError,
+    NameMissingError,
+    Operation,
+    OutcomeUnknownError,
+    Set,
+    StorageError,
+)
+from sharedcache.node.look import Ground
+from sharedcache.node.publish import Publisher
+from sharedcache.node.world import World
+
+
+class Step(enum.Enum):
+    """How far one restore came."""
+
+    DONE = "done"
+    """The intent can be cleared."""
+    AGAIN = "again"
+    """Something was in the way: the intent stays, and the next scan goes on."""
+
+
+@dataclass(slots=True)
+class Restorer:
+    """Carries out this node's restores; ``intents`` are those under way."""
+
+    world: World
+    publisher: Publisher
+    intents: set[str] = field(default_factory=set)
+
+    def missing_entries(
+        self, wanted: Iterable[ManifestEntry]
+    ) -> tuple[ManifestEntry, ...]:
+        """Of the entries whose names are used, those whose name is not there."""
+        missing: list[ManifestEntry] = []
+        seen: set[str] = set()
+        # Of several entries of one name the youngest is restored: it is the
+        # file that bore the name last.
+        for entry in sorted(wanted, key=lambda e: (e.since_ns, e.entry), reverse=True):
+            if entry.name in seen:
+                continue
+            seen.add(entry.name)
+            try:
+                gone = self.world.storage.facts(entry.name) is None
+            except (StorageError, OutcomeUnknownError) as error:
+                self.world.journal.event(
+                    "restore-looked-in-vain", name=entry.name, error=error
+                )
+                continue
+            if gone:
+                missing.append(entry)
+        return tuple(missing)
+
+    def run(
+        self,
+        ground: Ground,
+        missing: Iterable[ManifestEntry],
+        report_with: Callable[[frozenset[str]], Report],
+    ) -> None:
+        """Restore what is missing and finish what was begun.
+
+        ``report_with`` gives the current report with the intents named.
+        """
+        by_id = {e.entry: (b, e) for b in ground.manifest for e in b.entries}
+        wanted = {entry.entry for entry in missing} | self.intents
+        for entry_id in sorted(wanted):
+            found = by_id.get(entry_id)
+            if found is None:
+                # Purged or settled by others since: nothing is left to do.
+                self.intents.discard(entry_id)
+                continue
+            self.intents.add(entry_id)
+            batch, entry = found
+            step = self._restore(ground, batch, entry, report_with)
+            if step is Step.DONE:
+                self.intents.discard(entry_id)
+
+    def _restore(
+        self,
+        ground: Ground,
+        batch: ManifestBatch,
+        entry: ManifestEntry,
+        report_with: Callable[[frozenset[str]], Report],
+    ) -> Step:
+        if not self._publish_intent(ground, entry, report_with):
+            return Step.AGAIN
+        if not self._link(entry):
+            return Step.AGAIN
+        return self._start_again(batch, entry)
+
+    def _publish_intent(
+        self,
+        ground: Ground,
+        entry: ManifestEntry,
+        report_with: Callable[[frozenset[str]], Report],
+    ) -> bool:
+        """Publish use and intent; ``False`` if the entry is authorised already."""
+        coordination = self.world.coordination
+        authorisation = ledger.authorisation_of(coordination.get(ledger.AUTHORISATION))
+        if entry.entry in authorisation.leaves:
+            self.world.journal.event("restore-too-late", name=entry.name)
+            return False
+        try:
+            self.publisher.publish(
+                report_with(frozenset(self.intents)),
+                ground.manifest,
+                [Check(ledger.AUTHORISATION, authorisation.version)],
+            )
+        except ConflictError as error:
+            self.world.journal.event("restore-waits", name=entry.name, error=error)
+            return False
+        return True
+
+    def _link(self, entry: ManifestEntry) -> bool:
+        """Link the file to its name, under the name's lock against downloads."""
+        policy = self.world.policy
+        if not self.world.locks.take(
+            entry.name, policy.lock_wait_s, policy.lock_hold_s
+        ):
+            self.world.journal.event("restore-lock-busy", name=entry.name)
+            return False
+        try:
+            self.world.storage.restore(entry.epoch, entry.leaf, entry.name)
+        except NameExistsError:
+            # Somebody else restored or fetched it: the name is there.
+            return True
+        except NameMissingError:
+            # A successor moved the entry, or the record is not final yet.
+            self.world.journal.event("restore-entry-moved", name=entry.name)
+            return False
+        except (StorageError, OutcomeUnknownError) as error:
+            self.world.journal.event("restore-failed", name=entry.name, error=error)
+            return False
+        finally:
+            self.world.locks.release()
+        self.world.journal.event("restored", name=entry.name, entry=entry.entry)
+        return True
+
+    def _start_again(  # noqa: PLR0911 - each doubt ends it for this scan
+        self, batch: ManifestBatch, entry: ManifestEntry
+    ) -> Step:
+        """Give the entry the next round and a new baseline, in one transaction."""
+        coordination = self.world.coordination
+        record = coordination.get(ledger.batch_path(batch.batch))
+        if record is None:
+            return Step.DONE
+        current = ledger.read_batch(record)
+        if isinstance(current, Unreadable):
+            return Step.AGAIN
+        try:
+            number = ledger.counter_of(coordination.get(ledger.ROUND))
+        except codec.RecordError:
+            return Step.AGAIN
+        entries = []
+        for one in current.entries:
+            changed = one
+            if one.entry == entry.entry:
+                if (one.epoch, one.leaf) != (entry.epoch, entry.leaf):
+                    return Step.AGAIN
+                again = self._again(one, number.value + 1)
+                if again is None:
+                    return Step.AGAIN
+                changed = again
+            entries.append(changed)
+        data = ledger.batch_data(replace(current, entries=tuple(entries)))
+        operations: list[Operation] = [
+            Check(ledger.ROUND, number.version),
+            Set(ledger.batch_path(batch.batch), data, record.version),
+            ledger.bump(ledger.MANIFEST),
+            ledger.bump(ledger.VETO_COUNTER),
+        ]
+        try:
+            coordination.commit(operations)
+        except (ConflictError, OutcomeUnknownError) as error:
+            self.world.journal.event("restore-again", name=entry.name, error=error)
+            return Step.AGAIN
+        return Step.DONE
+
+    def _again(self, entry: ManifestEntry, next_round: int) -> ManifestEntry | None:
+        """Return the entry as it starts again; ``None`` if it cannot be looked at."""
+        if entry.state is not EntryState.TAKEN:
+            # The leader has yet to record the rename and will assign a round
+            # later than this; writing the record makes it read it again.
+            return entry
+        try:
+            facts = self.world.storage.quarantined_facts(entry.epoch, entry.leaf)
+        except (StorageError, OutcomeUnknownError):
+            return None
+        if facts is None:
+            return None
+        return replace(entry, round=next_round, baseline=Baseline.of(facts))

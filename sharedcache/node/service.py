@@ -1,0 +1,256 @@
+"""The agent: starts on the storage alone, then reports for as long as it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sharedcache import __version__, ledger
+from sharedcache.core import codec
+from sharedcache.core.model import (
+    Cluster,
+    Incarnation,
+    Report,
+    Unreadable,
+)
+from sharedcache.core.ports import (
+    ConflictError,
+    CoordinationError,
+    MemberExistsError,
+    OutcomeUnknownError,
+)
+from sharedcache.node.look import Ground, Looker, Sight
+from sharedcache.node.publish import Publisher, refuse_old_naming
+from sharedcache.node.restore import Restorer
+from sharedcache.node.world import AgentRefusedError, Identity, World
+
+RETRY_S = 0.5
+"""How soon a step that did not come through is tried again, in seconds."""
+
+
+def start(world: World, cluster_name: str) -> Identity:
+    """Start on the storage alone: identity, witness, incarnation.
+
+    After this the host may start guests, ZooKeeper reachable or not.  Raises
+    ``AgentRefusedError`` with what to do, or ``StorageError``.
+    """
+    cluster = ledger.marker_of(world.storage.read_marker())
+    if cluster is None:
+        raise AgentRefusedError(
+            "the base directory has no cluster marker: is it mounted, and was "
+            "`sharedcache init` run?"
+        )
+    if isinstance(cluster, Unreadable):
+        raise AgentRefusedError(f"the cluster marker cannot be read: {cluster.why}")
+    if cluster.name != cluster_name:
+        raise AgentRefusedError(
+            f"the base directory belongs to cluster {cluster.name}, not to "
+            f"{cluster_name}: check [sharedcache] base and cluster"
+        )
+    _refuse_by_storage(world)
+    incarnation = Incarnation(world.host.boot_id(), _last_start(world) + 1)
+    record = codec.witness_to_record(world.policy.node, incarnation)
+    world.storage.witness_write(world.policy.node, codec.to_text(record))
+    world.journal.event(
+        "agent-started", node=world.policy.node, incarnation=incarnation
+    )
+    return Identity(cluster, incarnation)
+
+
+def _refuse_by_storage(world: World) -> None:
+    """Refuse an old writer by what the storage says of the finalized schema."""
+    data = world.storage.read_schema()
+    if data is None:
+        return
+    text = data
+    rollout = codec.readable(lambda: codec.rollout_from_record(codec.from_text(text)))
+    if isinstance(rollout, Unreadable):
+        raise AgentRefusedError(
+            f"the finalized schema on the storage cannot be read: {rollout.why}"
+        )
+    policy = world.policy
+    refuse_old_naming(
+        rollout.finalized_schema, policy.schema_version, policy.kernel_naming
+    )
+
+
+def _last_start(world: World) -> int:
+    """Return the start number of this node's last run; 0 if it never ran."""
+    found = world.storage.witness_read(world.policy.node)
+    if found is None:
+        return 0
+    data, facts = found
+    last = codec.readable(lambda: codec.incarnation_from_record(codec.from_text(data)))
+    if isinstance(last, Unreadable):
+        # A witness cut short by a crash: a start number taken from the
+        # storage's clock is higher than any counted one.
+        return facts.mtime_ns // 1_000_000_000
+    return last.start
+
+
+@dataclass(slots=True)
+class NodeService:
+    """One agent after its start.  ``step`` makes one scan."""
+
+    world: World
+    identity: Identity
+    looker: Looker = field(init=False)
+    publisher: Publisher = field(init=False)
+    restorer: Restorer = field(init=False)
+    _recovered: bool = False
+    _next_look: float = 0.0
+    _next_look_alone: float = 0.0
+    _rounds_seen: int = -1
+    _alarm: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Put the parts together."""
+        self.looker = Looker(self.world, self.identity)
+        self.publisher = Publisher(self.world, self.identity)
+        self.restorer = Restorer(self.world, self.publisher)
+
+    def step(self) -> float:
+        """Scan and report if it is time; return how long to wait, in seconds.
+
+        Raises ``AgentRefusedError`` or ``SupersededError`` when the agent
+        must stop.  Everything else that goes wrong is told and tried again.
+        """
+        clock = self.world.clock
+        if not self._due():
+            return max(0.0, self._next_look - clock.boottime())
+        self._next_look = clock.boottime() + self.world.policy.report_interval_s
+        try:
+            self._scan()
+        except MemberExistsError as error:
+            self._retry("waiting-for-old-registration", error)
+        except (ConflictError, OutcomeUnknownError, codec.RecordError) as error:
+            self._retry("report-not-written", error)
+        except CoordinationError as error:
+            self._retry("zookeeper-out-of-reach", error)
+            self._look_alone()
+        return max(0.0, self._next_look - clock.boottime())
+
+    def finish(self) -> None:
+        """Leave in order: sealed if the host stops and that was seen, else missing."""
+        host = self.world.host
+        if host.stopping() and host.compute_stopped() and host.guests_gone():
+            try:
+                self._seal()
+            except (CoordinationError, OutcomeUnknownError, codec.RecordError) as error:
+                self.world.journal.event("not-sealed", error=error)
+        try:
+            self.world.coordination.leave()
+        except (CoordinationError, OutcomeUnknownError) as error:
+            # The session ends with the process and takes the registration along.
+            self.world.journal.event("left-without-word", error=error)
+
+    def _due(self) -> bool:
+        changes = self.world.coordination.watch(ledger.ROUND)
+        if changes != self._rounds_seen:
+            self._rounds_seen = changes
+            return True
+        return self.world.clock.boottime() >= self._next_look
+
+    def _look_alone(self) -> None:
+        """Keep the windows filled while ZooKeeper is out of reach."""
+        now = self.world.clock.boottime()
+        if now >= self._next_look_alone:
+            self.looker.look_alone()
+            self._next_look_alone = now + self.world.policy.report_interval_s
+
+    def _retry(self, what: str, error: Exception) -> None:
+        self._next_look = self.world.clock.boottime() + min(
+            RETRY_S, self.world.policy.report_interval_s
+        )
+        self.world.journal.event(what, error=error)
+
+    def _check_tree(self) -> None:
+        """Refuse to report into another cluster's tree."""
+        found = ledger.cluster_of(self.world.coordination.get(ledger.IDENTITY))
+        if found is None:
+            raise CoordinationError(
+                "ZooKeeper has no such cluster: was it initialised, or did it lose "
+                "its data?"
+            )
+        if isinstance(found, Cluster) and found != self.identity.cluster:
+            raise AgentRefusedError(
+                f"ZooKeeper's cluster {found.name} has identity {found.identity}, "
+                f"the directory {self.identity.cluster.identity}: one of them is "
+                "another cluster's"
+            )
+
+    def _scan(self) -> None:
+        ground = self.looker.ground()
+        if not self._recovered:
+            self._check_tree()
+            self.restorer.intents |= self.publisher.recover_intents()
+            self._recovered = True
+        sight = self.looker.look(ground)
+        wanted = self.looker.wanted_entries(ground, sight.uses)
+        missing = self.restorer.missing_entries(wanted)
+        self._alarms(ground, sight)
+        if missing or self.restorer.intents:
+            self.restorer.run(
+                ground, missing, lambda intents: self._report(ground, sight, intents)
+            )
+            # What was restored exists again and must be looked at again.
+            self._next_look = self.world.clock.boottime() + min(
+                RETRY_S, self.world.policy.report_interval_s
+            )
+        report = self._report(ground, sight, frozenset(self.restorer.intents))
+        if self.publisher.due(report):
+            self.publisher.publish(report, ground.manifest)
+            self.world.journal.event(
+                "reported",
+                round=report.upto,
+                uses=len(report.now),
+                complete=report.complete,
+            )
+
+    def _alarms(self, ground: Ground, sight: Sight) -> None:
+        """Sound the alarm once for used names that are nowhere at all."""
+        kept = {e.name for batch in ground.manifest for e in batch.entries}
+        lost = tuple(name for name in sight.vanished if name not in kept)
+        for name in set(lost) - set(self._alarm):
+            self.world.journal.event("used-name-lost", name=name)
+        self._alarm = lost
+
+    def _report(
+        self,
+        ground: Ground,
+        sight: Sight,
+        intents: frozenset[str],
+        *,
+        sealed: bool = False,
+    ) -> Report:
+        coverage = sight.windows.coverage()
+        policy = self.world.policy
+        return Report(
+            node=policy.node,
+            incarnation=self.identity.incarnation,
+            schema_version=policy.schema_version,
+            kernel_naming=policy.kernel_naming,
+            upto=ground.round,
+            since_round=coverage.since_round,
+            unbroken=coverage.unbroken,
+            now=sight.uses,
+            since=coverage.since - sight.uses,
+            storage_time_ns=sight.storage_time_ns,
+            name_cache_s=sight.name_cache_s,
+            sees=sight.sees,
+            intents=intents,
+            failures=sight.failures,
+            lost=self._alarm,
+            sealed=sealed,
+            release=__version__,
+        )
+
+    def _seal(self) -> None:
+        """Write the final report of a host that stops with nothing running."""
+        ground = self.looker.ground()
+        sight = self.looker.look(ground)
+        if sight.failures or self.restorer.intents:
+            self.world.journal.event("not-sealed", failures=len(sight.failures))
+            return
+        report = self._report(ground, sight, frozenset(), sealed=True)
+        self.publisher.publish(report, ground.manifest)
+        self.world.journal.event("sealed", node=report.node, uses=len(report.now))
