@@ -57,7 +57,10 @@ class Taken:
 
 @dataclass(slots=True)
 class Purged:
-    """What came of a purge: files and bytes gone, entries that start again."""
+    """What came of a purge: names gone, bytes freed, entries that start again.
+
+    A file that has another name still (restored before) frees nothing yet.
+    """
 
     names: list[str] = field(default_factory=list)
     size: int = 0
@@ -328,7 +331,8 @@ class Actor:
             except OutcomeUnknownError as error:
                 raise InterruptedPassError(f"unlink unknown: {error}") from error
             result.names.append(entry.name)
-            result.size += entry.size
+            if entry.baseline is not None and entry.baseline.links == 1:
+                result.size += entry.size
 
     def resume(self, purged: Purged) -> bool:
         """Finish an authorisation that an earlier pass of this epoch left standing.

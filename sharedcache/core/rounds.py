@@ -102,8 +102,9 @@ def raise_helps(
 ) -> bool:
     """Whether a higher round could confirm an entry that is not confirmed yet.
 
-    An entry that some node names in its uses of *now* stays where it is
-    however often the round is raised, so it does not keep every node writing.
+    An entry that some node names in its uses of *now*, or whose inode bears
+    its name again, stays where it is however often the round is raised, so it
+    does not keep every node writing.
     Nor does a raise help while there is nobody to look.
     """
     in_use = UseIndex.over(r.now for r in [*voices.speaking, *voices.final])
@@ -115,5 +116,6 @@ def raise_helps(
         and not in_use.covers(entry.name)
         and not final.covers(entry.name)
         and entry.entry not in confirmation.intended
+        and entry.entry not in confirmation.seen
         for entry in entries
     )
