@@ -62,7 +62,7 @@ class Uses:
     names: frozenset[str] = frozenset()
 
     def __or__(self, other: Uses) -> Uses:
-        """Everything that either uses."""
+        """Return everything that either uses."""
         if self == other:
             return self
         return Uses(
@@ -74,7 +74,7 @@ class Uses:
         )
 
     def __sub__(self, other: Uses) -> Uses:
-        """What this uses and the other does not."""
+        """Return what this uses and the other does not."""
         return Uses(
             self.images - other.images,
             self.kernels - other.kernels,

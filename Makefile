@@ -1,0 +1,94 @@
+# The one place that says how this project is built and checked.
+# `make` alone lists the targets.
+
+# Bash, for recipes that stop at the first error of a pipeline.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+# The stages run one after the other whatever -j says: a reader sees the first
+# one that failed, and it is the last one that ran.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+# More arguments for pytest, such as PYTEST_ARGS="-x -k lease".
+PYTEST_ARGS ?=
+PYTEST := $(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+heading = @printf '\n== %s\n' '$(1)'
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-11s%s\n", $$1, $$2 }' \
+		$(firstword $(MAKEFILE_LIST))
+
+.PHONY: demo
+demo: bootstrap ## Show the coordinator at work on this machine
+	@$(BIN)/sharedcache demo
+
+.PHONY: test
+test: bootstrap lint types layers tests user-run ## Run every check and every test
+
+.PHONY: check
+check: lint types layers quick-tests ## Run the checks that need no servers
+
+.PHONY: lint
+lint: venv ## Check style and formatting
+	$(call heading,Style)
+	@$(BIN)/ruff check --quiet --output-format concise .
+	@$(BIN)/ruff format --check --quiet .
+
+.PHONY: types
+types: venv ## Check types
+	$(call heading,Types)
+	@$(BIN)/mypy
+
+.PHONY: layers
+layers: venv ## Check that imports run downward only
+	$(call heading,Layers)
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: quick-tests
+quick-tests: venv
+	$(call heading,Unit and property tests)
+	@$(PYTEST) tests/unit tests/property
+
+.PHONY: tests
+tests: bootstrap
+	$(call heading,Tests)
+	@$(PYTEST) tests
+
+# Root passes permission checks that an ordinary user does not, so a suite that
+# only root ran has not shown that the program works for anybody else.
+.PHONY: user-run
+user-run: bootstrap
+	@if [ "$$(id -u)" -ne 0 ]; then exit 0; fi; \
+	if [ "$${SKIP_USER_RUN-}" = 1 ]; then \
+		printf '\n== Tests as an ordinary user: skipped, as SKIP_USER_RUN=1 asks\n'; \
+	else \
+		printf '\n== Tests as an ordinary user\n'; \
+		scripts/test-as-user.sh; \
+	fi
+
+.PHONY: bench
+bench: bootstrap ## Run the benchmarks
+	$(call heading,Benchmarks)
+	@shopt -s nullglob; scripts=(benchmarks/*.py); \
+	if [ $${#scripts[@]} -eq 0 ]; then echo 'There are none.'; fi; \
+	for script in "$${scripts[@]}"; do \
+		printf '\n-- %s\n' "$$script"; $(BIN)/python "$$script"; \
+	done
+
+.PHONY: bootstrap
+bootstrap: ## Install what building, testing and the demo need
+	@scripts/bootstrap.sh
+
+.PHONY: venv
+venv: ## Make .venv with the package and its tools
+	@scripts/bootstrap.sh --venv-only
+
+.PHONY: clean
+clean: ## Remove what builds and tests leave, and .venv
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache .coverage ./*.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

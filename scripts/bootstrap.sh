@@ -1,0 +1,228 @@
+#!/usr/bin/env bash
+# Installs what building, testing and the demo need, and nothing that is there
+# already.  A second run takes a fraction of a second.
+#
+#   scripts/bootstrap.sh              everything
+#   scripts/bootstrap.sh --venv-only  only .venv, for the checks without servers
+#
+# As root, missing Debian packages are installed.  Anybody else is told in one
+# command what to install.
+#
+# Settings, from the environment:
+#   PYTHON                       the interpreter to build .venv with (3.11+)
+#   ZOOKEEPER_CLASSPATH          a Java class path with ZooKeeper's jars, used
+#                                in place of Debian's package
+#   JAVA_HOME                    a Java runtime (8+), before the one on PATH
+#   SHAREDCACHE_TEST_ZOOKEEPER   host:port of a running server, used in place
+#                                of both the package and Java
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# The order is the order of preference.  A name that is only a version
+# manager's shim can be on PATH and still not run, so each one is tried.
+PYTHONS=(${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3)
+ZOOKEEPER_JAR=/usr/share/java/zookeeper.jar
+LEAST_JAVA=8
+STAMP=.venv/bootstrap.stamp
+
+venv_only=no
+case "${1-}" in
+    '') ;;
+    --venv-only) venv_only=yes ;;
+    *) echo "usage: $0 [--venv-only]" >&2; exit 2 ;;
+esac
+
+say() { printf '%s\n' "$*" >&2; }
+
+is_root() { [ "$(id -u)" -eq 0 ]; }
+
+# Two runs at once would install into one .venv; the second waits, and then
+# finds the work done.  A filesystem without locks costs only that protection.
+exec 9<pyproject.toml
+flock 9 2>/dev/null || true
+
+# --- What is there ----------------------------------------------------------
+
+python_is_new_enough() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+# Debian splits ensurepip from its python3, and without it a virtual
+# environment has no pip.
+python_makes_venvs() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHONS[@]}"; do
+        if python_is_new_enough "$candidate" && python_makes_venvs "$candidate"; then
+            printf '%s' "$candidate"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# Names the package that gives a Python able to make virtual environments.
+venv_package() {
+    local candidate version default
+    default=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' \
+        2>/dev/null) || default=
+    for candidate in "${PYTHONS[@]}"; do
+        if python_is_new_enough "$candidate"; then
+            version=$("$candidate" -c \
+                'import sys; print("%d.%d" % sys.version_info[:2])')
+            if [ "$version" = "$default" ]; then
+                printf 'python3-venv'
+            else
+                printf 'python%s-venv' "$version"
+            fi
+            return
+        fi
+    done
+    printf 'python3-venv'
+}
+
+# The stamp names the tree as well, because an editable install points into
+# it: a tree that was moved or copied must install itself again.
+wanted_stamp() { printf '%s %s\n' "$(sha256sum <pyproject.toml)" "$PWD"; }
+
+venv_runs() { [ -x .venv/bin/python ] && .venv/bin/python -c 'import pip' 2>/dev/null; }
+
+venv_is_current() {
+    [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$(wanted_stamp)" ] &&
+        [ -x .venv/bin/python ] && .venv/bin/python -c '' 2>/dev/null
+}
+
+java_is_new_enough() {
+    local java=java told major
+    if [ -n "${JAVA_HOME-}" ] && [ -x "$JAVA_HOME/bin/java" ]; then
+        java=$JAVA_HOME/bin/java
+    fi
+    told=$("$java" -version 2>&1) || return 1
+    # The line of interest reads: openjdk version "17.0.1" 2021-10-19
+    major=${told#*version \"}
+    # Java 8 calls itself 1.8.
+    major=${major#1.}
+    major=${major%%[!0-9]*}
+    [ -n "$major" ] && [ "$major" -ge "$LEAST_JAVA" ]
+}
+
+missing_for_servers() {
+    if [ -z "${SHAREDCACHE_TEST_ZOOKEEPER-}" ]; then
+        if [ -z "${ZOOKEEPER_CLASSPATH-}" ] && [ ! -r "$ZOOKEEPER_JAR" ]; then
+            # The plain package has only jars and scripts.  The service is in
+            # zookeeperd, which we do not want running.
+            echo zookeeper
+        fi
+        java_is_new_enough || echo default-jre-headless
+    fi
+}
+
+missing_optional() { command -v qemu-img >/dev/null || echo qemu-utils; }
+
+# --- Packages ---------------------------------------------------------------
+
+apt_install() {
+    local log
+    export DEBIAN_FRONTEND=noninteractive
+    log=$(mktemp)
+    say "Installing Debian packages: $*"
+    if ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; then
+        apt-get update >"$log" 2>&1 || { cat "$log" >&2; rm -f "$log"; return 1; }
+    fi
+    # Old lists name versions that the mirror no longer has, so a failure is
+    # tried once more with new ones.
+    if ! apt-get install -y --no-install-recommends "$@" >"$log" 2>&1 &&
+        ! { apt-get update >>"$log" 2>&1 &&
+            apt-get install -y --no-install-recommends "$@" >>"$log" 2>&1; }; then
+        cat "$log" >&2
+        rm -f "$log"
+        say "error: could not install: $*"
+        return 1
+    fi
+    rm -f "$log"
+    hash -r
+}
+
+# What each package is, for systems whose package manager is not apt.
+describe() {
+    case "$1" in
+        zookeeper) echo "Apache ZooKeeper's jars (then set ZOOKEEPER_CLASSPATH," \
+            "or SHAREDCACHE_TEST_ZOOKEEPER=host:port for a running server)" ;;
+        default-jre-headless) echo "a Java runtime, version $LEAST_JAVA or newer" ;;
+        qemu-utils) echo "qemu-img" ;;
+        python*) echo "Python 3.11 or newer with its venv and ensurepip modules" \
+            "(PYTHON=... names one off the PATH)" ;;
+    esac
+}
+
+look_around() {
+    required=()
+    optional=()
+    if ! venv_is_current && ! find_python >/dev/null; then
+        required+=("$(venv_package)")
+    fi
+    if [ "$venv_only" = no ]; then
+        mapfile -t -O "${#required[@]}" required < <(missing_for_servers)
+        mapfile -t optional < <(missing_optional)
+    fi
+}
+
+look_around
+# An ordinary user can do without qemu-img, and is told what that costs.
+if [ "${#optional[@]}" -gt 0 ] && [ "${#required[@]}" -eq 0 ] && ! is_root; then
+    say "warning: qemu-img is missing (Debian: sudo apt-get install -y qemu-utils);" \
+        "tests marked 'qemu', which read real disk images, will be skipped."
+    optional=()
+fi
+
+packages=("${required[@]}" "${optional[@]}")
+if [ "${#packages[@]}" -gt 0 ]; then
+    if ! command -v apt-get >/dev/null; then
+        say "error: this is needed and missing, and there is no apt-get to install it:"
+        for package in "${packages[@]}"; do
+            say "  - $(describe "$package")"
+        done
+        exit 1
+    fi
+    if ! is_root; then
+        say "error: packages are missing; install them and run this again:"
+        say ""
+        say "  sudo apt-get install -y ${packages[*]}"
+        say ""
+        exit 1
+    fi
+    # A service that a package starts must not inherit our lock, and keep it.
+    apt_install "${packages[@]}" 9>&-
+    # An old Java or Python that comes first on PATH hides the new one.
+    look_around
+    if [ "${#required[@]}" -gt 0 ]; then
+        say "error: the packages are installed, and this is still missing on PATH:"
+        for package in "${required[@]}"; do say "  - $(describe "$package")"; done
+        exit 1
+    fi
+fi
+
+# --- The virtual environment ------------------------------------------------
+
+if ! venv_is_current; then
+    if ! venv_runs; then
+        python=$(find_python)
+        say "Making .venv with $("$python" --version)"
+        "$python" -m venv --clear .venv
+    fi
+    say "Installing the package and its tools into .venv"
+    rm -f "$STAMP"
+    pip=(.venv/bin/python -m pip --disable-pip-version-check install -e '.[test,yaml]')
+    if [ -t 2 ]; then
+        "${pip[@]}" >&2
+    else
+        log=$(mktemp)
+        status=0
+        "${pip[@]}" --progress-bar off >"$log" 2>&1 || status=$?
+        [ "$status" -eq 0 ] || cat "$log" >&2
+        rm -f "$log"
+        [ "$status" -eq 0 ] || { say "error: pip failed"; exit "$status"; }
+    fi
+    wanted_stamp >"$STAMP"
+fi
