@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 
 from sharedcache.adapters.instances.base import opened
 from sharedcache.adapters.instances.chain import Chains
-from sharedcache.adapters.instances.headers import Headers
+from sharedcache.adapters.instances.headers import SETTLED_S, Headers
+from sharedcache.adapters.instances.source import InstancesSource
+from sharedcache.core.model import Uses
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 X = "a" * 40
 Y = "b" * 40
+VM = "00000000-0000-0000-0000-000000000001"
 KERNEL = "11111111-2222-3333-4444-555555555555"
 
 DATA_FILE_BIT = 4
@@ -76,3 +80,46 @@ def names_of(base: Path, disk: Path, image_format: str | None = None) -> set[str
     headers = Headers(monotonic=ticks.monotonic, pause=ticks.pause)
     with opened(str(base)) as directory:
         return set(Chains(directory, headers).names_of(str(disk), image_format))
+
+
+class Site:
+    """Instance directories beside a cache directory, and a source over them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.base = root / "_base"
+        self.base.mkdir()
+        for name in (X, Y):
+            (self.base / name).write_bytes(b"raw")
+        self.ticks = Ticks()
+        self.source = self.make()
+
+    def make(
+        self,
+        owns: Callable[[str], bool] | None = None,
+        max_instances: int = 100,
+        max_files: int = 100,
+    ) -> InstancesSource:
+        """Make another source."""
+        return InstancesSource(
+            str(self.root),
+            str(self.base),
+            owns=owns,
+            max_instances=max_instances,
+            max_files=max_files,
+            monotonic=self.ticks.monotonic,
+            pause=self.ticks.pause,
+        )
+
+    def disk(self, name: str = X, vm: str = VM, disk: str = "disk") -> Path:
+        """Make an overlay on a base file."""
+        path = self.root / vm / disk
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(qcow2(str(self.base / name), "raw"))
+        return path
+
+    def settle(self) -> Uses:
+        """Look until every header is trusted."""
+        self.source.look()
+        self.ticks.now_s += SETTLED_S
+        return self.source.look()

@@ -1,0 +1,97 @@
+"""How long a look at many overlays takes, beside a qemu-img for each.
+
+Run as ``python benchmarks/chains.py [overlays]``; needs qemu-img.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from sharedcache.adapters.instances.headers import SETTLED_S
+from sharedcache.adapters.instances.source import InstancesSource
+
+OVERLAYS = 1000
+BASES = 20
+PER_INSTANCE = 2
+
+
+def build(root: Path, overlays: int) -> list[Path]:
+    """Make base files, one overlay of each by qemu-img, and copies of those."""
+    base = root / "_base"
+    base.mkdir()
+    templates: list[bytes] = []
+    for number in range(BASES):
+        file = base / f"{number:040x}"
+        template = root / f"template{number}"
+        backing = ["-F", "raw", "-b", str(file)]
+        for what in (["raw", str(file), "1M"], ["qcow2", *backing, str(template)]):
+            subprocess.run(["qemu-img", "create", "-q", "-f", *what], check=True)
+        templates.append(template.read_bytes())
+        template.unlink()
+    disks: list[Path] = []
+    for number in range(overlays):
+        vm, disk = divmod(number, PER_INSTANCE)
+        path = root / f"vm{vm:06d}" / f"disk.eph{disk}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(templates[number % BASES])
+        disks.append(path)
+    return disks
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return how long the work takes (seconds)."""
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
+
+
+def qemu_img(disks: list[Path]) -> None:
+    """Ask qemu-img about every disk."""
+    options = ["info", "-U", "--backing-chain", "--output=json"]
+    for disk in disks:
+        subprocess.run(
+            ["qemu-img", *options, str(disk)], check=True, stdout=subprocess.DEVNULL
+        )
+
+
+def main() -> None:
+    """Measure and print the ratios."""
+    overlays = int(sys.argv[1]) if len(sys.argv) > 1 else OVERLAYS
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        disks = build(root, overlays)
+        passed_s = 0.0
+        source = InstancesSource(
+            name, str(root / "_base"), monotonic=lambda: time.monotonic() + passed_s
+        )
+        used = len(source.look())
+        first = seconds(
+            InstancesSource(name, str(root / "_base")).look,
+        )
+        passed_s = SETTLED_S
+        source.look()
+        settled = min(seconds(source.look) for _ in range(5))
+        processes = seconds(lambda: qemu_img(disks))
+    table = Table(title=f"{overlays} overlays on {used} base files")
+    for heading in ("reader", "seconds", "per overlay", "times faster"):
+        table.add_column(heading, justify="left" if heading == "reader" else "right")
+    for reader, took in (
+        ("qemu-img info for each", processes),
+        ("first look", first),
+        ("look without changes", settled),
+    ):
+        each = f"{took / overlays * 1e6:.0f} us"
+        table.add_row(reader, f"{took:.3f}", each, f"{processes / took:.0f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

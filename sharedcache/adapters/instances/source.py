@@ -1,0 +1,254 @@
+"""The source ``instances``: what the disks in the instance directories use."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from collections.abc import Callable
+
+from sharedcache.adapters.instances import paths
+from sharedcache.adapters.instances.base import Base, is_absence, opened, why
+from sharedcache.adapters.instances.chain import Chains
+from sharedcache.adapters.instances.headers import Headers
+from sharedcache.core.model import Uses
+from sharedcache.core.ports import SourceError
+
+MAX_INSTANCES = 100_000
+"""Instance directories; more are a setting that points elsewhere."""
+
+MAX_FILES = 4096
+"""Entries of one instance directory; more are something else's directory."""
+
+MAX_LISTINGS = 20
+"""How often a directory is listed while names come and go."""
+
+_NOT_INSTANCES = frozenset({"_base", "locks", "snapshots", "compute_nodes"})
+"""Nova's own entries beside the instances; overlays of a live snapshot refer
+to the backing file of a disk that is in its instance directory."""
+
+_NOT_DISKS = frozenset(
+    {
+        "disk.info",
+        "kernel",
+        "kernel.rescue",
+        "libvirt.xml",
+        "ramdisk",
+        "ramdisk.rescue",
+        "unrescue.xml",
+    }
+)
+_CONSOLE = "console.log"
+_RESIZE = "_resize"
+_DISK_INFO = "disk.info"
+_MAX_DISK_INFO_BYTES = 64 * 1024
+
+_Listed = tuple[str, int]
+
+
+class InstancesSource:
+    """Reads ``<instances_path>/<instance>`` and ``<instance>_resize``.
+
+    Every directory below ``instances_path`` counts as an instance's, except
+    ``_base`` (by name and by identity), ``locks``, ``snapshots``,
+    ``compute_nodes`` and names that begin with a dot.  In each, every file
+    that is not itself a directory is taken for a disk, running guest or not;
+    subdirectories are not searched.  Files whose content a guest or a user
+    writes and that no hypervisor opens as an image (``console.log``,
+    ``kernel``) are not probed, so that nobody can fake a chain there.
+
+    ``owns`` is given an instance's name, without ``_resize``, and tells
+    whether this node is to read it: on shared storage each is read by one.
+
+    An overlay in the moment of its creation has no backing file yet, so a
+    boot under way is seen by the next look.  For changes that *other* hosts
+    make, a network file system may answer from its cache for a while.
+    ``monotonic`` and ``pause`` are in seconds.  Not for several threads.
+    """
+
+    name = "instances"
+
+    def __init__(
+        self,
+        instances_path: str,
+        base: str,
+        *,
+        owns: Callable[[str], bool] | None = None,
+        max_instances: int = MAX_INSTANCES,
+        max_files: int = MAX_FILES,
+        monotonic: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._path = paths.absolute(instances_path)
+        self._base = paths.absolute(base)
+        self._owns = owns
+        self._max_instances = max_instances
+        self._max_files = max_files
+        self._headers = Headers(monotonic=monotonic, pause=pause)
+
+    def look(self) -> Uses:
+        """Return the uses of every disk, by whole backing chains.
+
+        Raises ``SourceError``, naming the path and what to do, if anything
+        that is there could not be read or understood.
+        """
+        complete = False
+        self._headers.begin()
+        try:
+            with opened(self._base) as base:
+                used = self._scan(base)
+            complete = True
+        finally:
+            self._headers.finish(complete=complete)
+        return Uses.of_names(used)
+
+    def _scan(self, base: Base) -> set[str]:
+        """Scan until a listing shows nothing new.
+
+        An instance directory may be renamed (a resize) behind the place that
+        a listing has come to, so one listing is never enough.
+        """
+        chains = Chains(base, self._headers)
+        used: set[str] = set()
+        seen: set[_Listed] = set()
+        for _ in range(MAX_LISTINGS):
+            fresh = [one for one in self._instances(base) if one not in seen]
+            if not fresh:
+                return used
+            seen.update(fresh)
+            for directory, _inode in fresh:
+                self._scan_instance(paths.join(self._path, directory), chains, used)
+        raise SourceError(
+            f"{self._path} changed during each of {MAX_LISTINGS} listings;"
+            " find out what keeps renaming its directories"
+        )
+
+    def _instances(self, base: Base) -> list[_Listed]:
+        """List the instance directories that this node reads."""
+        found: list[_Listed] = []
+        try:
+            with os.scandir(self._path) as entries:
+                for entry in entries:
+                    if not self._is_instance(entry, base):
+                        continue
+                    if len(found) >= self._max_instances:
+                        raise SourceError(
+                            f"{self._path} holds more than {self._max_instances}"
+                            " directories; correct the setting 'instances_path'"
+                        )
+                    found.append((entry.name, entry.inode()))
+        except OSError as error:
+            raise SourceError(
+                f"cannot list {self._path}: {why(error)};"
+                " mount it, or correct the setting 'instances_path'"
+            ) from error
+        return found
+
+    def _is_instance(self, entry: os.DirEntry[str], base: Base) -> bool:
+        """Whether an entry is an instance's directory, or a link to one."""
+        if entry.name in _NOT_INSTANCES or entry.name.startswith("."):
+            return False
+        if self._owns is not None and not self._owns(entry.name.removesuffix(_RESIZE)):
+            return False
+        if entry.is_symlink():
+            return _leads_to_directory(entry.path) and not base.holds(entry.path)[0]
+        if not entry.is_dir(follow_symlinks=False):
+            return False
+        return entry.inode() != base.identity[1] or not base.holds(entry.path)[0]
+
+    def _scan_instance(self, path: str, chains: Chains, used: set[str]) -> None:
+        """Add the uses of every file of one instance directory.
+
+        A file that vanished may have been renamed, so the directory is listed
+        again; one that vanished itself is the parent's matter.
+        """
+        seen: set[_Listed] = set()
+        for _ in range(MAX_LISTINGS):
+            listed = self._files(path)
+            vanished = False
+            for one in listed:
+                if one not in seen:
+                    seen.add(one)
+                    vanished |= not self._add_disk(path, one[0], chains, used)
+            if not vanished:
+                return
+        raise SourceError(
+            f"{path} changed during each of {MAX_LISTINGS} listings;"
+            " find out what keeps renaming its files"
+        )
+
+    def _files(self, path: str) -> list[_Listed]:
+        """List what is not a directory; nothing if the directory is gone."""
+        found: list[_Listed] = []
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        continue
+                    if len(found) >= self._max_files:
+                        raise SourceError(
+                            f"{path} holds more than {self._max_files} files;"
+                            " move what is not an instance elsewhere"
+                        )
+                    found.append((entry.name, entry.inode()))
+        except OSError as error:
+            if is_absence(error):
+                return []
+            raise SourceError(
+                f"cannot list {path}: {why(error)}; let the agent read it"
+                " and check the storage"
+            ) from error
+        return found
+
+    @staticmethod
+    def _add_disk(directory: str, name: str, chains: Chains, used: set[str]) -> bool:
+        """Add what one file uses; ``False`` if it vanished meanwhile."""
+        path = paths.join(directory, name)
+        not_a_disk = name in _NOT_DISKS or name.startswith(_CONSOLE)
+        try:
+            used |= chains.names_of(path, "raw" if not_a_disk else None)
+        except FileNotFoundError:
+            return False
+        except SourceError:
+            if not os.path.lexists(path):
+                # What it refers to was deleted with it.
+                return False
+            if not _recorded_raw(directory, name):
+                raise
+        return True
+
+
+def _leads_to_directory(link: str) -> bool:
+    """Follow a link among the instance directories; one that ends nowhere fails."""
+    try:
+        return stat.S_ISDIR(paths.status_of(link).st_mode)
+    except OSError as error:
+        if is_absence(error) and not os.path.lexists(link):
+            return False
+        raise SourceError(
+            f"{link} is a link that cannot be followed ({why(error)});"
+            " mount what it leads to, or remove the link"
+        ) from error
+
+
+def _recorded_raw(directory: str, name: str) -> bool:
+    """Whether Nova's ``disk.info`` says that the hypervisor opens a disk as raw.
+
+    The guest writes every byte of such a disk, and could put a header there
+    that makes this source fail, and with it hold back everybody's purging.
+    Nothing is lost by letting that header be: qemu does not read it either.
+    """
+    try:
+        with open(paths.join(directory, _DISK_INFO), "rb") as file:  # noqa: PTH123 - paths here are strings, as chains give them
+            recorded = json.loads(file.read(_MAX_DISK_INFO_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return False
+    if not isinstance(recorded, dict):
+        return False
+    formats = {
+        image_format
+        for path, image_format in recorded.items()
+        if paths.last_of(path) == name
+    }
+    return formats == {"raw"}

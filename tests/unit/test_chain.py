@@ -1,0 +1,391 @@
+"""Rules for walking a disk's whole backing chain."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sharedcache.adapters.instances import base as base_module
+from sharedcache.adapters.instances.chain import MAX_DEPTH
+from sharedcache.adapters.instances.filenames import Reference, references
+from sharedcache.adapters.instances.qcow2 import ImageError
+from sharedcache.core.ports import SourceError
+from tests.support.images import KERNEL, X, Y, names_of, qcow2
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """Return an empty cache directory."""
+    directory = tmp_path / "_base"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    """Return the place of an instance's disk."""
+    (tmp_path / "vm").mkdir()
+    return tmp_path / "vm" / "disk"
+
+
+def test_direct_and_indirect(base: Path, disk: Path) -> None:
+    """Every image on the chain counts, not the first only."""
+    (base / Y).write_bytes(b"raw")
+    (base / X).write_bytes(qcow2(Y, "raw"))
+    disk.write_bytes(qcow2(str(base / X), "qcow2"))
+    assert names_of(base, disk) == {X, Y}
+
+
+def test_relative_to_the_overlay(base: Path, disk: Path) -> None:
+    """A relative name starts from the overlay's own directory."""
+    (base / X).write_bytes(b"raw")
+    disk.write_bytes(qcow2(f"../_base/{X}", "raw"))
+    assert names_of(base, disk) == {X}
+
+
+def test_relative_below_a_link(base: Path, disk: Path, tmp_path: Path) -> None:
+    """A linked overlay's relative name starts where the link is, as in qemu."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    real = tmp_path / "a" / "b" / "image"
+    real.write_bytes(qcow2(f"../_base/{X}", "raw"))
+    disk.symlink_to(real)
+    assert names_of(base, disk) == {X}
+
+
+def test_missing_base_is_a_use(base: Path, disk: Path) -> None:
+    """A name in the cache directory is used though its file is gone."""
+    disk.write_bytes(qcow2(str(base / X), "qcow2"))
+    assert names_of(base, disk) == {X}
+
+
+def test_missing_elsewhere_is_doubt(base: Path, disk: Path) -> None:
+    """A missing image elsewhere may itself have used anything."""
+    disk.write_bytes(qcow2("/nowhere/image", "qcow2"))
+    with pytest.raises(SourceError, match="/nowhere/image"):
+        names_of(base, disk)
+
+
+def test_missing_raw_elsewhere_ends(base: Path, disk: Path) -> None:
+    """A missing raw image had no chain of its own."""
+    disk.write_bytes(qcow2("/nowhere/image", "raw"))
+    assert names_of(base, disk) == set()
+
+
+def test_raw_backing_is_not_probed(base: Path, disk: Path) -> None:
+    """A backing file that the overlay calls raw has no chain, whatever it holds."""
+    (base / X).write_bytes(qcow2(str(base / Y), "raw"))
+    disk.write_bytes(qcow2(str(base / X), "raw"))
+    assert names_of(base, disk) == {X}
+
+
+def test_backing_without_format_is_probed(base: Path, disk: Path) -> None:
+    """Without a format qemu probes, and so do we."""
+    (base / X).write_bytes(qcow2(str(base / Y), "raw"))
+    disk.write_bytes(qcow2(str(base / X)))
+    assert names_of(base, disk) == {X, Y}
+
+
+def test_qcow2_backing_that_is_not(base: Path, disk: Path) -> None:
+    """An image used as qcow2 that is not one has a chain that is not known."""
+    (base / X).write_bytes(b"raw")
+    disk.write_bytes(qcow2(str(base / X), "qcow2"))
+    with pytest.raises(SourceError, match="used as qcow2"):
+        names_of(base, disk)
+
+
+def test_data_file_is_a_reference(base: Path, disk: Path) -> None:
+    """An external data file in the cache directory is used, and is not probed."""
+    (base / X).write_bytes(qcow2(str(base / Y), "raw"))
+    disk.write_bytes(qcow2(data_file=str(base / X)))
+    assert names_of(base, disk) == {X}
+
+
+def test_relative_data_file(base: Path, disk: Path) -> None:
+    """A relative data file is doubt only if it may be a cache file."""
+    disk.write_bytes(qcow2(data_file="data.raw"))
+    assert names_of(base, disk) == set()
+    disk.write_bytes(qcow2(data_file=X))
+    with pytest.raises(SourceError, match="working directory"):
+        names_of(base, disk)
+
+
+def test_link_to_a_base(base: Path, disk: Path, tmp_path: Path) -> None:
+    """A base file that is reached through links counts by its own name."""
+    (base / X).write_bytes(b"raw")
+    (tmp_path / "second").symlink_to(base / X)
+    (tmp_path / "first").symlink_to("second")
+    disk.write_bytes(qcow2(str(tmp_path / "first"), "raw"))
+    assert names_of(base, disk) == {X}
+
+
+def test_disk_that_is_a_link_to_a_base(base: Path, disk: Path) -> None:
+    """A disk that is a link into the cache directory uses it, gone or not."""
+    disk.symlink_to(base / X)
+    assert names_of(base, disk) == {X}
+
+
+def test_linked_directory(base: Path, disk: Path, tmp_path: Path) -> None:
+    """The cache directory is known by identity, not by its spelling."""
+    (base / X).write_bytes(b"raw")
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "cache").symlink_to(base)
+    disk.write_bytes(qcow2(str(tmp_path / "elsewhere/deep/../cache" / X), "raw"))
+    assert names_of(base, disk) == {X}
+
+
+def test_parent_behind_a_link_is_the_kernels(
+    base: Path, disk: Path, tmp_path: Path
+) -> None:
+    """``..`` behind a link leads where the link leads, not where text says."""
+    (tmp_path / "other" / "inner").mkdir(parents=True)
+    (tmp_path / "vm" / "link").symlink_to(tmp_path / "other" / "inner")
+    (tmp_path / "other" / X).write_bytes(b"raw")
+    disk.write_bytes(qcow2(f"link/../{X}", "raw"))
+    assert names_of(base, disk) == set()
+    assert names_of(tmp_path / "other", disk) == {X}
+
+
+def test_unresolvable_parent_is_compared_by_text(base: Path, disk: Path) -> None:
+    """A path whose directory is gone still counts if it spells the cache's."""
+    spelled = base.parent / "gone" / ".." / base.name / X
+    disk.write_bytes(qcow2(str(spelled), "raw"))
+    assert names_of(base, disk) == {X}
+
+
+def test_second_mount_of_the_same_storage(
+    base: Path, disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same storage mounted twice differs in device number only."""
+    (base / ".sharedcache").mkdir()
+    (base / ".sharedcache" / "cluster").write_bytes(b"identity")
+    second = tmp_path / "second"
+    second.symlink_to(base)
+    disk.write_bytes(qcow2(str(second / X), "raw"))
+    real = base_module.paths.status_of
+
+    def with_another_device(path: str) -> os.stat_result:
+        status = list(real(path))
+        status[2] += 1
+        return os.stat_result(status)
+
+    monkeypatch.setattr(base_module.paths, "status_of", with_another_device)
+    assert names_of(base, disk) == {X}
+    (base / ".sharedcache" / "cluster").unlink()
+    assert names_of(base, disk) == set()
+
+
+def test_unrecognised_names_are_ignored(base: Path, disk: Path) -> None:
+    """A name that the grammar does not recognise is never touched anyway."""
+    (base / "notes").write_bytes(qcow2(KERNEL, "raw"))
+    disk.write_bytes(qcow2(str(base / "notes"), "qcow2"))
+    assert names_of(base, disk) == {KERNEL}
+
+
+@pytest.mark.parametrize(
+    "name", ["nbd:host:10809", "https://host/image", "rbd:pool/image", "what:ever"]
+)
+def test_networks_end_a_chain(base: Path, disk: Path, name: str) -> None:
+    """A protocol that is no file ends the chain without a use."""
+    disk.write_bytes(qcow2(name, "raw"))
+    assert names_of(base, disk) == set()
+
+
+def _file(path: object) -> dict[str, object]:
+    return {"driver": "file", "filename": str(path)}
+
+
+def test_json_spellings(base: Path, disk: Path) -> None:
+    """Nested, dotted, filtered and driverless JSON names are all understood."""
+    (base / Y).write_bytes(b"raw")
+    (base / X).write_bytes(qcow2(str(base / Y), "raw"))
+    path = str(base / X)
+    spellings: list[dict[str, object]] = [
+        {"driver": "qcow2", "file": _file(path)},
+        {"driver": "qcow2", "file.driver": "file", "file.filename": path},
+        {"driver": "qcow2", "file": {"filename": path}},
+        {"driver": "raw", "file": {"driver": "qcow2", "file": _file(path)}},
+        {"driver": "throttle", "throttle-group": "g", "file": _file(path)},
+        {"driver": "quorum", "children": [{"driver": "qcow2", "file": _file(path)}]},
+        {"file.filename": path},
+        {"filename": path},
+        {"filename": "file:" + path},
+    ]
+    for spelling in spellings:
+        disk.write_bytes(qcow2("json:" + json.dumps(spelling)))
+        assert names_of(base, disk) == {X, Y}, spelling
+
+
+def test_json_format_overrides(base: Path, disk: Path) -> None:
+    """Raw in the options, or the image's own word for it, stops the probing."""
+    (base / X).write_bytes(qcow2(str(base / Y), "raw"))
+    raw = "json:" + json.dumps({"driver": "raw", "file": _file(base / X)})
+    disk.write_bytes(qcow2(raw))
+    assert names_of(base, disk) == {X}
+    bare = "json:" + json.dumps(_file(base / X))
+    disk.write_bytes(qcow2(bare))
+    assert names_of(base, disk) == {X}
+    cow = "json:" + json.dumps({"driver": "qcow2", "file": _file(base / X)})
+    disk.write_bytes(qcow2(cow, "raw"))
+    assert names_of(base, disk) == {X}
+
+
+def test_json_network_and_overridden_backing(base: Path, disk: Path) -> None:
+    """A network's options are no file; a backing file given in options counts."""
+    nbd = {"driver": "raw", "file": {"driver": "nbd", "server": {"path": "/x"}}}
+    disk.write_bytes(qcow2("json:" + json.dumps(nbd)))
+    assert names_of(base, disk) == set()
+    nbd["backing"] = {"driver": "raw", "file": _file(base / X)}
+    disk.write_bytes(qcow2("json:" + json.dumps(nbd)))
+    assert names_of(base, disk) == {X}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "json:",
+        "json:[]",
+        "json:{'driver': 'raw'}",
+        'json:{"file": "a", "file.filename": "/b"}',
+        'json:{"driver": "raw", "driver": "qcow2"}',
+        'json:{"driver": "raw", "file.filename": "relative"}',
+        'json:{"driver": {}, "file.filename": "/b"}',
+        'json:{"filename": "/nul\\u0000"}',
+        'json:{"filename": "/half\\ud800"}',
+        'json:{"a":' + "[" * 500,
+        "file:relative",
+        "blkdebug:conf:/image",
+    ],
+)
+def test_names_in_doubt_are_errors(base: Path, disk: Path, name: str) -> None:
+    """A name that cannot be understood, or starts from an unknown place, is doubt."""
+    disk.write_bytes(qcow2(name))
+    with pytest.raises(SourceError, match="disk"):
+        names_of(base, disk)
+
+
+def test_deep_nesting_is_no_recursion_error() -> None:
+    """Options nested as deep as a name allows are understood or doubt."""
+    for opening, closing in (("[", "]"), ('{"a":', "}")):
+        depth = 1000 // (len(opening) + 1)
+        name = 'json:{"a":' + opening * depth + "1" + closing * depth + "}"
+        try:
+            assert references(name, None, "/") == ()
+        except ImageError as error:
+            assert "deep" in str(error)  # noqa: PT017 - either outcome is right
+
+
+def test_file_prefix() -> None:
+    """``file:`` is only a prefix; a colon behind a slash is none."""
+    assert references("file:/a/b", "raw", "/x") == (Reference("/a/b", "raw"),)
+    assert references("./a:b", None, "/x") == (Reference("/x/./a:b", None),)
+    with pytest.raises(ImageError, match="no file name"):
+        references("/a\0b", None, "/x")
+
+
+def test_loops_end(base: Path, disk: Path) -> None:
+    """A chain that comes back to itself ends, with all its names."""
+    (base / X).write_bytes(qcow2(f"../vm/{disk.name}", "qcow2"))
+    disk.write_bytes(qcow2(f"../_base/{X}", "qcow2"))
+    assert names_of(base, disk) == {X}
+
+
+def test_depth_is_bounded(base: Path, disk: Path) -> None:
+    """A chain of the greatest depth is walked whole, a deeper one is an error."""
+    disk.write_bytes(qcow2("1", "qcow2"))
+    for number in range(1, MAX_DEPTH - 1):
+        (disk.parent / str(number)).write_bytes(qcow2(str(number + 1), "qcow2"))
+    last = disk.parent / str(MAX_DEPTH - 1)
+    last.write_bytes(qcow2())
+    assert names_of(base, disk) == set()
+    last.write_bytes(qcow2(str(base / X), "raw"))
+    assert names_of(base, disk) == {X}
+    (base / X).write_bytes(b"raw")
+    with pytest.raises(SourceError, match="deeper than 200"):
+        names_of(base, disk)
+
+
+def test_link_loop_is_an_error(base: Path, disk: Path) -> None:
+    """Links that lead to each other are an error, not an endless walk."""
+    (disk.parent / "a").symlink_to("b")
+    (disk.parent / "b").symlink_to("a")
+    disk.write_bytes(qcow2("a", "raw"))
+    with pytest.raises(SourceError, match="links"):
+        names_of(base, disk)
+
+
+def test_fifo_does_not_hang(base: Path, disk: Path) -> None:
+    """What is no file is not opened, so nothing can hang on it."""
+    os.mkfifo(disk.parent / "pipe")
+    disk.write_bytes(qcow2("pipe"))
+    assert names_of(base, disk) == set()
+    assert names_of(base, disk.parent / "pipe") == set()
+
+
+def test_character_device_is_not_opened(
+    base: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening some devices has effects, so only files and volumes are opened."""
+    disk.write_bytes(qcow2("/dev/null"))
+    opened: list[object] = []
+    real = os.open
+
+    def noting(path: object, *args: object, **kwargs: object) -> object:
+        opened.append(path)
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", noting)
+    assert names_of(base, disk) == set()
+    assert opened == [str(base), str(disk)]
+
+
+def test_vanished_disk(base: Path, disk: Path) -> None:
+    """A disk that is not there is told apart from one that cannot be read."""
+    with pytest.raises(FileNotFoundError):
+        names_of(base, disk)
+
+
+def test_dangling_disk_is_doubt(base: Path, disk: Path) -> None:
+    """A disk that is a link to nothing may be a volume not activated yet."""
+    disk.symlink_to("/nowhere/volume")
+    with pytest.raises(SourceError, match="activate"):
+        names_of(base, disk)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("at", ["parent", "status", "open"])
+def test_doubt_names_the_path(
+    base: Path,
+    disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    at: str,
+) -> None:
+    """An error of the system on the way is a failure that names the path."""
+    (base / X).write_bytes(qcow2())
+    disk.write_bytes(qcow2(str(base / X), "qcow2"))
+    function = {"parent": "stat", "status": "lstat", "open": "open"}[at]
+    target = str(base) if at == "parent" else str(base / X)
+    real = getattr(os, function)
+
+    def failing(path: object, *args: object, **kwargs: object) -> object:
+        if path == target:
+            raise OSError(number, os.strerror(number))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, function, failing)
+    with pytest.raises(SourceError, match=os.strerror(number)) as caught:
+        names_of(base, disk)
+    assert target in str(caught.value)
+
+
+def test_base_must_be_there(tmp_path: Path) -> None:
+    """Without the cache directory nothing can be compared."""
+    with pytest.raises(SourceError, match="mount it"):
+        names_of(tmp_path / "none", tmp_path / "disk")
