@@ -29,13 +29,13 @@ from sharedcache.core.ports import (
     CoordinationError,
     Create,
     Delete,
-    FencedError,
     NameExistsError,
     NameMissingError,
     NotEmptyStorageError,
     Operation,
     OutcomeUnknownError,
     Set,
+    StorageError,
 )
 
 SEAL_TRIES = 1000
@@ -64,7 +64,7 @@ def take_office(world: CleanerWorld) -> Leadership | None:
         DeposedError,
         CoordinationError,
         OutcomeUnknownError,
-        FencedError,
+        StorageError,
         codec.RecordError,
     ):
         world.coordination.resign()

@@ -72,8 +72,12 @@ class CleanerService:
         """
         policy = self.world.policy
         standing_s = policy.session_timeout_s * STANDING_SHARE
+        # A takeover uses up an epoch, so one that failed is not tried again
+        # at once.
+        soon_s = min(standing_s, policy.round_interval_s)
         try:
             if self.leadership is None:
+                soon_s = policy.session_timeout_s
                 self.leadership = take_office(self.world)
                 if self.leadership is None:
                     return standing_s
@@ -99,7 +103,7 @@ class CleanerService:
             self.world.journal.event(
                 "pass-failed", error=error, kind=type(error).__name__
             )
-        return min(standing_s, policy.round_interval_s)
+        return soon_s
 
     def stand_down(self) -> None:
         """Give the office back; another cleaner, or this one, can win it anew."""

@@ -50,6 +50,7 @@ class Publisher:
 
     def recover_intents(self) -> frozenset[str]:
         """Read which restores an earlier run of this agent left unfinished."""
+        self._parts = self._left_parts()
         found = self._own_record()
         if isinstance(found, RosterRecord) and found.report is not None:
             return found.report.intents
@@ -191,6 +192,17 @@ class Publisher:
             rollout.finalized_schema, report.schema_version, report.kernel_naming
         )
         return Check(ledger.ROLLOUT, record.version)
+
+    def _left_parts(self) -> tuple[str, ...]:
+        """Find parts of reports that earlier runs of this agent left behind.
+
+        They are dropped once this run's first report is published.
+        """
+        node = self.world.policy.node
+        parts = self.world.coordination.children(ledger.PARTS)
+        return tuple(
+            f"{ledger.PARTS}/{part}" for part in parts if part.rsplit(".", 2)[0] == node
+        )
 
     def _drop_parts(self, parts: Sequence[str]) -> None:
         for path in parts:

@@ -144,7 +144,11 @@ class NodeService:
             self.world.journal.event("left-without-word", error=error)
 
     def _due(self) -> bool:
-        changes = self.world.coordination.watch(ledger.ROUND)
+        try:
+            changes = self.world.coordination.watch(ledger.ROUND)
+        except CoordinationError:
+            # Out of reach: the scan says so, when its time has come.
+            return self.world.clock.boottime() >= self._next_look
         if changes != self._rounds_seen:
             self._rounds_seen = changes
             return True

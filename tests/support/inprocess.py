@@ -1,0 +1,181 @@
+"""Agents and cleaners inside the test's process, on real adapters.
+
+The services are the shipped ones; the test decides when each makes a step, so
+that an interleaving can be written down instead of hoped for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from sharedcache.adapters.clock import RandomTokens, SystemClock
+from sharedcache.adapters.host import SystemdHost
+from sharedcache.adapters.novalock import NovaNameLocks
+from sharedcache.adapters.storage import DirectoryStorage
+from sharedcache.adapters.uses_file import UsesFileSource
+from sharedcache.adapters.zookeeper.session import ZooKeeperSession
+from sharedcache.cleaner.finalize import Founded, found
+from sharedcache.cleaner.observe import Observer
+from sharedcache.cleaner.service import CleanerService
+from sharedcache.cleaner.world import CleanerWorld
+from sharedcache.core.names import Kind, digest_of
+from sharedcache.core.policy import AgentPolicy, CleanerPolicy
+from sharedcache.node.service import NodeService, start
+from sharedcache.node.world import World
+
+SESSION_TIMEOUT_S = 4.0
+
+FAST = CleanerPolicy(
+    pass_interval_s=0.05,
+    round_interval_s=0.02,
+    grace_s=0.0,
+    session_timeout_s=SESSION_TIMEOUT_S,
+    min_age_s={kind: 60.0 for kind in Kind if kind is not Kind.UNRECOGNISED},
+)
+"""A policy by which a file that is a minute old is taken as soon as may be."""
+
+
+@dataclass
+class Told:
+    """A journal that keeps what it is told."""
+
+    events: list[tuple[str, dict[str, object]]] = field(default_factory=list)
+
+    def event(self, name: str, /, **fields: object) -> None:
+        """Keep one event."""
+        self.events.append((name, fields))
+
+    def names(self) -> list[str]:
+        """List the events' names, in order."""
+        return [name for name, _ in self.events]
+
+
+def image_id() -> str:
+    """Return a new image id."""
+    return str(uuid.uuid4())
+
+
+@dataclass
+class Site:
+    """A base directory, its ZooKeeper, and the services that work on it."""
+
+    root: Path
+    address: str
+    cluster: str
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> Self:
+        """Make the directories."""
+        self.base.mkdir(parents=True)
+        self.locks.mkdir()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop every session and every helper."""
+        self.stack.close()
+
+    @property
+    def base(self) -> Path:
+        """The image cache directory."""
+        return self.root / "instances" / "_base"
+
+    @property
+    def locks(self) -> Path:
+        """Nova's lock directory."""
+        return self.root / "instances" / "locks"
+
+    def file(self, name: str, age_s: float = 1e6, size: int = 1000) -> Path:
+        """Make a cache file of an age."""
+        path = self.base / name
+        path.write_bytes(os.urandom(size))
+        then = time.time() - age_s
+        os.utime(path, (then, then))
+        return path
+
+    def image(self, ident: str, age_s: float = 1e6) -> Path:
+        """Make an image's cache file under its sha1 name."""
+        return self.file(digest_of(ident).hex(), age_s)
+
+    def session(self, member: str) -> ZooKeeperSession:
+        """Start a session that ends with the site."""
+        session = ZooKeeperSession(
+            self.address, self.cluster, member, session_timeout_s=SESSION_TIMEOUT_S
+        )
+        self.stack.callback(session.stop)
+        session.start()
+        return session
+
+    def storage(self) -> DirectoryStorage:
+        """Open the directory as one host would."""
+        return DirectoryStorage(str(self.base))
+
+    def found(self, schema: int | None = None) -> Founded:
+        """Found the cluster."""
+        return found(
+            self.session("founder"),
+            self.storage(),
+            self.cluster,
+            uuid.uuid4().hex,
+            schema,
+        )
+
+    def uses(self, node: str, **uses: list[str]) -> None:
+        """Write a node's uses file."""
+        path = self.root / f"{node}.json"
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps(uses))
+        fresh.rename(path)
+
+    def agent(self, node: str, **policy: object) -> NodeService:
+        """Start an agent; its uses file is empty unless written before."""
+        if not (self.root / f"{node}.json").exists():
+            self.uses(node)
+        locks = NovaNameLocks(str(self.locks))
+        self.stack.callback(locks.close)
+        clock = self.stack.enter_context(SystemClock())
+        settings = {
+            "report_interval_s": 0.01,
+            "session_timeout_s": SESSION_TIMEOUT_S,
+            **policy,
+        }
+        world = World(
+            policy=AgentPolicy(node, **settings),  # type: ignore[arg-type]
+            storage=self.storage(),
+            coordination=self.session(node),
+            locks=locks,
+            sources=[UsesFileSource(str(self.root / f"{node}.json"))],
+            clock=clock,
+            tokens=RandomTokens(),
+            host=SystemdHost(),
+            journal=Told(),
+        )
+        return NodeService(world, start(world, self.cluster))
+
+    def cleaner(self, name: str, policy: CleanerPolicy = FAST) -> CleanerService:
+        """Make a cleaner; it stands for election at its first step."""
+        locks = NovaNameLocks(str(self.locks))
+        self.stack.callback(locks.close)
+        clock = self.stack.enter_context(SystemClock())
+        return CleanerService(
+            CleanerWorld(
+                name=name,
+                policy=policy,
+                storage=self.storage(),
+                coordination=self.session(name),
+                locks=locks,
+                clock=clock,
+                tokens=RandomTokens(),
+                journal=Told(),
+            )
+        )
+
+    def observer(self) -> Observer:
+        """Make a read-only observer."""
+        return Observer(self.session("observer"), self.storage())
