@@ -5,6 +5,7 @@ from tests.support.zookeeper import (
     EXTERNAL_SERVER,
     ExternalServer,
     expire_session,
+    password_of,
     restore,
 )
 
@@ -13,5 +14,6 @@ __all__ = [
     "ExternalServer",
     "eventually",
     "expire_session",
+    "password_of",
     "restore",
 ]

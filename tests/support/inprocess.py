@@ -133,7 +133,31 @@ class Site:
         fresh.write_text(json.dumps(uses))
         fresh.rename(path)
 
-    def agent(self, node: str, **policy: object) -> NodeService:
+    def stopping_host(self) -> SystemdHost:
+        """Make a host that is being stopped, as its systemd tells it."""
+        script = self.root / "systemctl"
+        script.write_text(
+            "#!/bin/sh\n"
+            "case $1 in\n"
+            "is-system-running) echo stopping ;;\n"
+            "show) echo LoadState=loaded; echo ActiveState=inactive ;;\n"
+            "esac\n"
+        )
+        script.chmod(0o755)
+        proc = self.root / "proc"
+        boot_id = Path("sys/kernel/random/boot_id")
+        for folder in (proc / "1", proc / "self" / "ns", (proc / boot_id).parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        (proc / boot_id).write_text((Path("/proc") / boot_id).read_text())
+        (proc / "1" / "comm").write_text("systemd\n")
+        (proc / "1" / "cmdline").write_text("/sbin/init\0")
+        # The number of the first PID namespace is fixed by the kernel.
+        (proc / "self" / "ns" / "pid").symlink_to("pid:[4026531836]")
+        return SystemdHost(proc=str(proc), systemctl=str(script))
+
+    def agent(
+        self, node: str, *, host: SystemdHost | None = None, **policy: object
+    ) -> NodeService:
         """Start an agent; its uses file is empty unless written before."""
         if not (self.root / f"{node}.json").exists():
             self.uses(node)
@@ -153,7 +177,7 @@ class Site:
             sources=[UsesFileSource(str(self.root / f"{node}.json"))],
             clock=clock,
             tokens=RandomTokens(),
-            host=SystemdHost(),
+            host=host or SystemdHost(),
             journal=Told(),
         )
         return NodeService(world, start(world, self.cluster))

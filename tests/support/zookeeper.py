@@ -54,3 +54,19 @@ def expire_session(
         if gone:
             return
     raise TimeoutError(f"session 0x{client_id[0]:x} lives on after {deadline_s:g} s")
+
+
+def password_of(session: int) -> bytes:
+    """Return the password of a session of a real server, from its id alone.
+
+    ZooKeeper derives it: the first 16 bytes of Java's ``Random`` seeded with the
+    id and a constant (``ZooKeeperServer.generatePasswd``).  So a test can expire
+    the session of a process that it cannot look into.
+    """
+    mask = (1 << 48) - 1
+    state = ((session ^ 0xB3415C00) ^ 0x5DEECE66D) & mask
+    password = bytearray()
+    for _ in range(4):
+        state = (state * 0x5DEECE66D + 0xB) & mask
+        password += (state >> 16).to_bytes(4, "little")
+    return bytes(password)
