@@ -1,0 +1,120 @@
+"""This host: its boot, whether it is stopping, whether guests still run on it.
+
+A node may seal its last report only if it has seen its own compute service
+stopped and no guest running, so every doubt here is a "no".
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+_TIMEOUT_S = 5.0
+_STOPPED = frozenset({"inactive", "failed"})
+_GUESTS = ("qemu-system", "qemu-kvm", "kvm")
+_INITIAL_PID_NAMESPACE = "pid:[4026531836]"
+"""The kernel's own: ``PROC_PID_INIT_INO`` in include/linux/proc_ns.h."""
+
+
+class SystemdHost:
+    """The port of the host, on Linux with systemd.
+
+    ``unit`` is the compute service's unit; ``proc`` and ``systemctl`` are for
+    tests.
+    """
+
+    def __init__(
+        self,
+        unit: str = "nova-compute.service",
+        *,
+        proc: str = "/proc",
+        systemctl: str = "systemctl",
+    ) -> None:
+        self._unit = unit
+        self._proc = Path(proc)
+        self._systemctl = systemctl
+
+    def boot_id(self) -> str:
+        """Return the kernel's boot id; ``OSError`` without a readable /proc."""
+        path = self._proc / "sys/kernel/random/boot_id"
+        return path.read_text("ascii").strip()
+
+    def stopping(self) -> bool:
+        """Whether the host itself is being stopped; doubt is ``False``."""
+        # The exit status is 0 only for "running", so the word counts.
+        return self._ask("is-system-running") == "stopping"
+
+    def compute_stopped(self) -> bool:
+        """Whether the compute service was seen stopped; doubt is ``False``.
+
+        systemd calls a unit that it does not know "inactive" too, so it must
+        be one that it has loaded: a wrong name, a masked unit or a service
+        that runs in a container is no evidence.
+        """
+        answer = self._ask("show", "--property=LoadState,ActiveState", self._unit)
+        words = dict(line.partition("=")[::2] for line in answer.splitlines())
+        loaded = words.get("LoadState") == "loaded"
+        return loaded and words.get("ActiveState") in _STOPPED
+
+    def guests_gone(self) -> bool:
+        """Whether no guest runs on this host; doubt is ``False``.
+
+        A guest is a process whose executable, name or first argument starts
+        like qemu's.  Whoever does not see every process of the host (another
+        PID namespace, ``hidepid``) cannot tell.
+        """
+        try:
+            namespace = (self._proc / "self/ns/pid").readlink()
+            if str(namespace) != _INITIAL_PID_NAMESPACE:
+                return False
+            # With hidepid the first process is hidden from us.
+            (self._proc / "1/comm").read_bytes()
+            processes = [one for one in self._proc.iterdir() if one.name.isdecimal()]
+            return not any(_is_guest(one) for one in processes)
+        except OSError:
+            return False
+
+    def _ask(self, *arguments: str) -> str:
+        try:
+            done = subprocess.run(
+                [self._systemctl, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                timeout=_TIMEOUT_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        return done.stdout.decode("utf-8", "replace").strip()
+
+
+def _is_guest(process: Path) -> bool:
+    """Whether a process is a guest; one that ends meanwhile is none."""
+    try:
+        command = (process / "cmdline").read_bytes()
+        comm = (process / "comm").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    executable = _executable(process)
+    if executable is None and not command:
+        # A thread of the kernel, as kvm has them even without any guest, or
+        # a process that has ended and waits for its parent.
+        return False
+    first = command.partition(b"\0")[0].rpartition(b"/")[2]
+    found = (executable or "", _text(comm), _text(first))
+    return any(name.startswith(_GUESTS) for name in found)
+
+
+def _executable(process: Path) -> str | None:
+    """Name of the program that runs; ``None`` if there is none or it is hidden."""
+    try:
+        return (process / "exe").readlink().name
+    except OSError:
+        # Other users' programs are hidden from an ordinary user; their names
+        # and arguments are not.
+        return None
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace").strip()

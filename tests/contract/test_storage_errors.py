@@ -1,0 +1,164 @@
+"""What an error of the system means: refused, fenced, or nobody can tell."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sharedcache.core.ports import FencedError, OutcomeUnknownError, StorageError
+from tests.contract.storage_real_world import RealWorld
+from tests.contract.storage_world import IMAGE, LEAF, OTHER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from sharedcache.adapters.storage import DirectoryStorage
+    from sharedcache.core.ports import Storage
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[RealWorld]:
+    """Give an empty directory."""
+    (tmp_path / "_base").mkdir()
+    world = RealWorld(tmp_path / "_base")
+    yield world
+    world.close()
+
+
+_CHANGES = [
+    ("rename", lambda s: s.quarantine(IMAGE, 1, "x")),
+    ("link", lambda s: s.restore(1, LEAF, OTHER)),
+    ("unlink", lambda s: s.purge(1, LEAF)),
+    ("utime", lambda s: s.touch(IMAGE)),
+    ("mkdir", lambda s: s.epoch_make(2)),
+    ("rmdir", lambda s: s.epoch_remove(2)),
+    ("pwrite", lambda s: s.witness_write("n", b"w")),
+    ("rename", lambda s: s.write_schema(b"2")),
+]
+
+
+def _prepare(world: RealWorld) -> DirectoryStorage:
+    world.real.create_marker(b"identity")
+    world.real.epoch_make(1)
+    for _ in range(2):
+        world.put(IMAGE)
+        if world.real.epoch_list(1) == []:
+            world.real.quarantine(IMAGE, 1, LEAF)
+    return world.real
+
+
+@pytest.mark.parametrize(("step", "call"), _CHANGES)
+@pytest.mark.parametrize("number", [errno.EIO, errno.ETIMEDOUT, errno.EINTR])
+def test_lost_answers_leave_the_outcome_unknown(
+    world: RealWorld,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    call: Callable[[Storage], object],
+    number: int,
+) -> None:
+    """An error that is no refusal never counts as 'did not happen'."""
+    storage = _prepare(world)
+
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, step, failing)
+    with pytest.raises(OutcomeUnknownError):
+        call(storage)
+
+
+@pytest.mark.parametrize(("step", "call"), _CHANGES)
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EDQUOT, errno.EPERM])
+def test_refusals_are_known(
+    world: RealWorld,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    call: Callable[[Storage], object],
+    number: int,
+) -> None:
+    """A refusal is a StorageError that bears the system's number."""
+    storage = _prepare(world)
+
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, step, failing)
+    with pytest.raises(StorageError) as caught:
+        call(storage)
+    assert caught.value.errno == number
+
+
+def test_other_realm_is_an_error_never_a_copy(
+    world: RealWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EXDEV says where `.sharedcache` must be, and the file stays."""
+    storage = _prepare(world)
+
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(StorageError, match="quota realm"):
+        storage.quarantine(IMAGE, 1, "x")
+    assert world.content(IMAGE) == b""
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOTDIR])
+@pytest.mark.parametrize(
+    ("step", "call"),
+    [
+        ("rename", lambda s: s.quarantine(IMAGE, 1, "x")),
+        ("rename", lambda s: s.epoch_move(1, LEAF, 1, "x")),
+        ("unlink", lambda s: s.purge(1, LEAF)),
+        ("link", lambda s: s.restore(1, LEAF, OTHER)),
+    ],
+)
+def test_network_fence(
+    world: RealWorld,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    call: Callable[[Storage], object],
+    number: int,
+) -> None:
+    """What NFS says to a late leader in mid-call is its word to stand down."""
+    storage = _prepare(world)
+
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, step, failing)
+    with pytest.raises(FencedError):
+        call(storage)
+
+
+def test_change_that_may_not_last_is_unknown(
+    world: RealWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When fsync fails the effect is there, but nobody may rely on it."""
+    storage = _prepare(world)
+
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OutcomeUnknownError, match="perhaps not durable"):
+        storage.purge(1, LEAF)
+    assert storage.epoch_list(1) == []
+
+
+def test_file_system_without_directory_fsync(
+    world: RealWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EINVAL from fsync means that there is none to be had; the change counts."""
+    storage = _prepare(world)
+
+    def failing(_: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", failing)
+    storage.purge(1, LEAF)
+    assert storage.epoch_list(1) == []
