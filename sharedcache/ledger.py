@@ -67,6 +67,11 @@ def batch_path(batch: str) -> str:
     return f"{MANIFEST}/{batch}"
 
 
+def hold_path(name: str) -> str:
+    """Path of the hold on a cache name."""
+    return f"{HOLDS}/{name}"
+
+
 def bump(counter: str) -> Set:
     """Raise a counter: its value is its data version, so any write raises it."""
     return Set(counter, b"", None)
@@ -146,6 +151,21 @@ def note_of(record: Record | None, key: str) -> str | None:
         return codec.Fields(codec.unpack(record.data)).text(key)
     except codec.RecordError as error:
         return f"unreadable ({error})"
+
+
+def approval_of(record: Record | None, storage_now_ns: int) -> str | None:
+    """Read the digest of the plan that is approved; ``None`` once it expired.
+
+    An approval that cannot be read approves nothing.
+    """
+    if record is None or not record.data:
+        return None
+    try:
+        fields = codec.Fields(codec.unpack(record.data))
+        expired = fields.integer("until_ns") <= storage_now_ns
+        return None if expired else fields.text("digest")
+    except codec.RecordError:
+        return None
 
 
 def read_holds(coordination: Coordination) -> frozenset[str]:

@@ -119,7 +119,7 @@ class Observer:
             round=round_record.value,
             manifest=manifest,
             holds=ledger.read_holds(coordination),
-            approved=ledger.note_of(head[ledger.APPROVAL], "digest"),
+            approved=ledger.approval_of(head[ledger.APPROVAL], disk.now_ns),
         )
         return Observed(
             seen=seen,

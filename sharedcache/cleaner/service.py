@@ -33,11 +33,16 @@ STANDING_SHARE = 0.1
 
 @dataclass(slots=True)
 class Harvest:
-    """What this cleaner has done so far, over all its passes."""
+    """What this cleaner has done so far, over all its passes.
+
+    ``plan`` is the last whole pass's, ``latest`` the last one of all, which may
+    have judged the quarantine alone.
+    """
 
     epoch: int = 0
     gate: Gate | None = None
     plan: Plan | None = None
+    latest: Plan | None = None
     observed: Observed | None = None
     taken: Taken = field(default_factory=Taken)
     purged: Purged = field(default_factory=Purged)
@@ -204,6 +209,7 @@ class CleanerService:
     def _remember(self, observed: Observed, plan: Plan, *, scan: bool) -> None:
         self.harvest.observed = observed
         self.harvest.gate = plan.gate
+        self.harvest.latest = plan
         if scan:
             self.harvest.plan = plan
         reasons = frozenset((r.code.value, r.subject) for r in plan.gate.reasons)

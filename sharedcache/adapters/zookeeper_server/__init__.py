@@ -17,6 +17,7 @@ from sharedcache.adapters.zookeeper_server.installation import (
     find_installation,
     find_java,
 )
+from sharedcache.adapters.zookeeper_server.launcher import start_child
 from sharedcache.adapters.zookeeper_server.ports import (
     LOOPBACK,
     four_letter_word,
@@ -51,4 +52,5 @@ __all__ = [
     "four_letter_word",
     "free_ports",
     "render_config",
+    "start_child",
 ]

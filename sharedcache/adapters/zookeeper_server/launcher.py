@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 # A program run between us and the child.  It asks the kernel for the signal
@@ -42,7 +42,11 @@ class _Launcher:
         self._executor: ThreadPoolExecutor | None = None
 
     def start(
-        self, command: Sequence[str], directory: Path, output: int
+        self,
+        command: Sequence[str],
+        directory: Path,
+        output: int,
+        environ: Mapping[str, str] | None,
     ) -> subprocess.Popen[bytes]:
         with self._lock:
             if self._executor is None:
@@ -58,6 +62,7 @@ class _Launcher:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
+            env=environ,
             # A Ctrl-C at the terminal is meant for us, who stop the child.
             process_group=0,
         ).result()
@@ -76,12 +81,16 @@ os.register_at_fork(after_in_child=_forget_launcher)
 
 
 def start_child(
-    command: Sequence[str], *, directory: Path, output: int
+    command: Sequence[str],
+    *,
+    directory: Path,
+    output: int,
+    environ: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start `command` in `directory`, in a process group of its own.
 
     Its first word is an absolute path.  Both its streams go to the descriptor
-    `output`.  It is killed when this process ends, however it ends.  Raises
-    OSError if it cannot be started.
+    `output`; `environ` replaces this process's environment.  It is killed when
+    this process ends, however it ends.  Raises OSError if it cannot be started.
     """
-    return _launcher.start(command, directory, output)
+    return _launcher.start(command, directory, output, environ)

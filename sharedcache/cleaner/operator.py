@@ -1,0 +1,100 @@
+"""An operator's words: pause, approval, holds, expected and expunged nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sharedcache import ledger
+from sharedcache.cleaner.finalize import RefusedError
+from sharedcache.core import codec, names
+from sharedcache.core.model import NANOSECONDS
+from sharedcache.core.ports import (
+    ConflictError,
+    Coordination,
+    Create,
+    Delete,
+    Set,
+)
+
+APPROVAL_S = 3600.0
+"""How long an approval stands, in seconds on the storage's clock."""
+
+
+def pause(coordination: Coordination, why: str) -> None:
+    """Close the gate until ``resume``; ``why`` is shown with it."""
+    coordination.commit([Set(ledger.PAUSE, codec.pack({"why": why}), None)])
+
+
+def resume(coordination: Coordination) -> None:
+    """Take a pause back; harmless when there is none."""
+    coordination.commit([Set(ledger.PAUSE, b"", None)])
+
+
+def approve(coordination: Coordination, digest: str, storage_now_ns: int) -> None:
+    """Approve the plan of this digest, and no other, for ``APPROVAL_S`` seconds."""
+    until_ns = storage_now_ns + int(APPROVAL_S * NANOSECONDS)
+    data = codec.pack({"digest": digest, "until_ns": until_ns})
+    coordination.commit([Set(ledger.APPROVAL, data, None)])
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """An operator's order to keep a file."""
+
+    name: str
+    why: str
+
+
+def hold(coordination: Coordination, name: str, why: str) -> None:
+    """Order that a cache name is kept; ordering it again changes the reason.
+
+    Raises ``RefusedError`` for a name that is no cache name: nothing ever
+    touches such a file, and a typing error would protect nothing.
+    """
+    if names.classify(name) is names.Kind.UNRECOGNISED:
+        raise RefusedError(f"{name} is no cache name, so no cleaner ever touches it")
+    data, path = codec.pack({"why": why}), ledger.hold_path(name)
+    try:
+        coordination.commit([Create(path, data)])
+    except ConflictError:
+        coordination.commit([Set(path, data, None)])
+
+
+def release(coordination: Coordination, name: str) -> None:
+    """Take a hold back; raises ``RefusedError`` if there is none."""
+    try:
+        coordination.commit([Delete(ledger.hold_path(name), None)])
+    except ConflictError as error:
+        raise RefusedError(f"there is no hold on {name}") from error
+
+
+def holds(coordination: Coordination) -> list[Hold]:
+    """List the holds, by name."""
+    found = sorted(ledger.read_holds(coordination))
+    records = coordination.get_many([ledger.hold_path(name) for name in found])
+    return [
+        Hold(name, ledger.note_of(record, "why") or "")
+        for name, record in zip(found, records, strict=True)
+    ]
+
+
+def expect(coordination: Coordination, node: str) -> bool:
+    """Put a node on the roster before it has spoken; ``False`` if it is there.
+
+    Raises ``RefusedError`` for a name that no agent could bear.
+    """
+    if not names.is_node_name(node):
+        raise RefusedError(
+            f"{node!r} cannot name a node: letters, digits, dot, dash, underscore"
+        )
+    data = ledger.roster_data(node, None, None)
+    try:
+        coordination.commit(
+            [
+                Create(ledger.node_path(node), data),
+                ledger.bump(ledger.ROSTER_COUNTER),
+            ]
+        )
+    except ConflictError:
+        return False
+    return True
