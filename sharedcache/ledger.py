@@ -15,6 +15,7 @@ from sharedcache.core import codec
 from sharedcache.core.model import (
     Authorisation,
     Cluster,
+    Incarnation,
     ManifestBatch,
     Report,
     Rollout,
@@ -60,6 +61,11 @@ class Versioned(Generic[T]):
 def node_path(node: str) -> str:
     """Path of a node's roster record."""
     return f"{ROSTER}/{node}"
+
+
+def member_path(node: str) -> str:
+    """Path of a node's registration in the group ``nodes``."""
+    return f"groups/nodes/{node}"
 
 
 def batch_path(batch: str) -> str:
@@ -255,6 +261,8 @@ def pack_report(report: Report, token: str) -> Packed:
     head = {
         "schema": codec.RECORD_SCHEMA,
         "node": report.node,
+        "boot_id": report.incarnation.boot_id,
+        "start": report.incarnation.start,
         "parts": list(parts),
         "length": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -321,6 +329,18 @@ def _report(node: str, values: object) -> Report | Unreadable:
 
 
 @dataclass(frozen=True, slots=True)
+class Tombstone:
+    """What stays of an expunged node.
+
+    ``incarnation`` is that of its last report, ``None`` if it had none: a
+    witness of any other is the trace of an agent that came back.
+    """
+
+    expunged_at: float
+    incarnation: Incarnation | None
+
+
+@dataclass(frozen=True, slots=True)
 class Roster:
     """The roster's records, by node, as read at one time.
 
@@ -331,7 +351,7 @@ class Roster:
     heads: Mapping[str, object]
     silent: frozenset[str]
     unreadable: Mapping[str, Unreadable]
-    expunged: Mapping[str, float]
+    expunged: Mapping[str, Tombstone]
     versions: Mapping[str, int]
 
     @property
@@ -352,7 +372,7 @@ def roster_of(records: Iterable[tuple[str, Record | None]]) -> Roster:
     heads: dict[str, object] = {}
     silent: set[str] = set()
     unreadable: dict[str, Unreadable] = {}
-    expunged: dict[str, float] = {}
+    expunged: dict[str, Tombstone] = {}
     versions: dict[str, int] = {}
     for node, record in records:
         if record is None:
@@ -367,12 +387,19 @@ def roster_of(records: Iterable[tuple[str, Record | None]]) -> Roster:
             unreadable[node] = Unreadable(str(error), newer=newer)
             continue
         if gone_at is not None:
-            expunged[node] = gone_at
+            expunged[node] = Tombstone(gone_at, _last_incarnation(report))
         elif report is None:
             silent.add(node)
         else:
             heads[node] = report
     return Roster(heads, frozenset(silent), unreadable, expunged, versions)
+
+
+def _last_incarnation(report: Mapping[str, object] | None) -> Incarnation | None:
+    if report is None:
+        return None
+    found = codec.readable(lambda: codec.incarnation_from_record(report))
+    return None if isinstance(found, Unreadable) else found
 
 
 def durable_report(
@@ -383,7 +410,7 @@ def durable_report(
     if node in roster.unreadable:
         return roster.unreadable[node]
     if node in roster.expunged:
-        return RosterRecord(node, None, roster.expunged[node])
+        return RosterRecord(node, None, roster.expunged[node].expunged_at)
     if node in roster.silent:
         return RosterRecord(node)
     report = read_reports(coordination, roster.heads)[node]

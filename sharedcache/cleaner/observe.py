@@ -44,6 +44,9 @@ _HEAD = (
     ledger.APPROVAL,
 )
 
+Reports = dict[str, Report | Unreadable | None]
+"""Every rostered node's last report; ``None`` for one that never spoke."""
+
 
 @dataclass(frozen=True, slots=True)
 class Counters:
@@ -91,7 +94,7 @@ class Observer:
         roster_changes = coordination.watch(ledger.ROSTER_COUNTER)
         coordination.sync()
         counters = _counters(coordination)
-        reports, members = self._reports()
+        reports, members, tombstones = self._reports()
         head = dict(zip(_HEAD, coordination.get_many(_HEAD), strict=True))
         epoch_record, round_record = _numbers(head)
         rollout_record = head[ledger.ROLLOUT]
@@ -104,7 +107,7 @@ class Observer:
             storage_epoch=disk.highest_epoch,
             zookeeper_epoch=epoch_record.value,
             nodes=_views(reports, members, disk.witnesses),
-            strangers=sorted({*disk.witnesses, *members} - set(reports)),
+            strangers=_strangers(disk.witnesses, members, reports, tombstones),
             finalized_schema=rollout
             if isinstance(rollout, Unreadable)
             else rollout.finalized_schema,
@@ -118,6 +121,7 @@ class Observer:
             storage_now_ns=disk.now_ns,
             round=round_record.value,
             manifest=manifest,
+            name_cache_s=disk.name_cache_s,
             holds=ledger.read_holds(coordination),
             approved=ledger.approval_of(head[ledger.APPROVAL], disk.now_ns),
         )
@@ -133,7 +137,7 @@ class Observer:
             leader=coordination.leader(),
         )
 
-    def _reports(self) -> tuple[dict[str, Report | Unreadable | None], set[str]]:
+    def _reports(self) -> tuple[Reports, set[str], Mapping[str, ledger.Tombstone]]:
         """Read every rostered node's last report, and who is registered now.
 
         A node that registers between the two readings counts as not live for
@@ -147,7 +151,7 @@ class Observer:
         records = coordination.get_many([ledger.node_path(n) for n in absent])
         roster = ledger.roster_of(zip(absent, records, strict=True))
         heads: dict[str, object] = dict(roster.heads)
-        reports: dict[str, Report | Unreadable | None] = {}
+        reports: Reports = {}
         for node, values in live.items():
             if isinstance(values, UndecodableMember):
                 reports[node] = Unreadable(values.why)
@@ -156,7 +160,7 @@ class Observer:
         reports.update(ledger.read_reports(coordination, heads))
         reports.update(roster.unreadable)
         reports.update(dict.fromkeys(roster.silent))
-        return reports, set(members)
+        return reports, set(members), roster.expunged
 
     def _disk(self, epoch: int | None, *, scan: bool) -> _Disk:
         """Read the storage; its clock first, then every witness by name.
@@ -167,7 +171,7 @@ class Observer:
         storage = self.storage
         cluster = ledger.marker_of(storage.read_marker())
         if not isinstance(cluster, Cluster):
-            return _Disk(cluster, 0, {}, 0, FileTable())
+            return _Disk(cluster, 0, {}, 0, FileTable(), 0.0)
         epochs = storage.epochs()
         now_ns = None if epoch is None else storage.epoch_time(epoch)
         witnesses = self._witnesses()
@@ -176,7 +180,14 @@ class Observer:
             # is a time that the storage gave, and no later than now.
             now_ns = max((w.mtime_ns for w in witnesses.values()), default=0)
         files = storage.scan() if scan else FileTable()
-        return _Disk(cluster, max(epochs, default=0), witnesses, now_ns, files)
+        return _Disk(
+            cluster,
+            max(epochs, default=0),
+            witnesses,
+            now_ns,
+            files,
+            storage.name_cache_s(),
+        )
 
     def _witnesses(self) -> dict[str, Witness]:
         witnesses: dict[str, Witness] = {}
@@ -197,6 +208,7 @@ class _Disk:
     witnesses: Mapping[str, Witness]
     now_ns: int
     files: FileTable
+    name_cache_s: float
 
 
 def _incarnation(data: bytes) -> Incarnation | None:
@@ -229,8 +241,29 @@ def _numbers(
         ) from error
 
 
+def _strangers(
+    witnesses: Mapping[str, Witness],
+    members: set[str],
+    reports: Reports,
+    tombstones: Mapping[str, ledger.Tombstone],
+) -> list[str]:
+    """Name who left a trace and is not on the roster.
+
+    An expunged node's own witness is no trace, as long as it bears the
+    incarnation of the node's last report: then no agent ran there since.
+    """
+    traces = {
+        node
+        for node, witness in witnesses.items()
+        if node not in tombstones
+        or tombstones[node].incarnation != witness.incarnation
+        or witness.incarnation is None
+    }
+    return sorted((traces | members) - set(reports))
+
+
 def _views(
-    reports: Mapping[str, Report | Unreadable | None],
+    reports: Reports,
     members: set[str],
     witnesses: Mapping[str, Witness],
 ) -> list[NodeView]:

@@ -11,8 +11,10 @@ from sharedcache.core.model import NANOSECONDS
 from sharedcache.core.ports import (
     ConflictError,
     Coordination,
+    CoordinationError,
     Create,
     Delete,
+    Operation,
     Set,
 )
 
@@ -98,3 +100,41 @@ def expect(coordination: Coordination, node: str) -> bool:
     except ConflictError:
         return False
     return True
+
+
+def expunge(coordination: Coordination, node: str, now: float) -> None:
+    """Take a node off the roster; its tombstone stays.
+
+    The caller has the operator's word that the host is off: a host that runs
+    on loses every guarantee.  ``now`` is for people to read, in seconds since
+    1970.  Raises ``RefusedError`` for a live node, or one that is not rostered;
+    the transaction itself checks that the node is not registered.
+    """
+    coordination.sync()
+    record = coordination.get(ledger.node_path(node))
+    if record is None:
+        raise RefusedError(f"{node} is not on the roster")
+    try:
+        values = dict(codec.unpack(record.data))
+    except codec.RecordError:
+        # The record is replaced whole: its report could not be read anyway.
+        values = {"node": node, "report": None}
+    data = codec.pack({**values, "schema": codec.RECORD_SCHEMA, "expunged_at": now})
+    registration = ledger.member_path(node)
+    operations: list[Operation] = [
+        # Created and deleted in one transaction: it did not exist.
+        Create(registration, b""),
+        Delete(registration, None),
+        Set(ledger.node_path(node), data, record.version),
+        ledger.bump(ledger.ROSTER_COUNTER),
+    ]
+    try:
+        coordination.commit(operations)
+    except ConflictError as error:
+        if error.path == registration:
+            raise RefusedError(
+                f"{node} is live: stop its agent, and the host with it, first"
+            ) from error
+        raise CoordinationError(
+            f"{node}'s record changed meanwhile: look at it and try again"
+        ) from error

@@ -125,6 +125,8 @@ def _check_cluster(seen: Observation) -> None:
         raise PlanRejectedError("storage and ZooKeeper name different clusters")
     if facts.storage_epoch > facts.zookeeper_epoch:
         raise PlanRejectedError("the storage knows a later epoch than ZooKeeper")
+    if facts.unreadable:
+        raise PlanRejectedError(f"{facts.unreadable[0]} cannot be read")
     if facts.paused is not None:
         raise PlanRejectedError("an operator paused the cluster")
     if facts.finalized_schema != _CLEANING_SCHEMA:

@@ -214,6 +214,11 @@ def _uses_from(values: Mapping[str, object] | None) -> Uses:
     )
 
 
+def _sayable(text: str) -> str:
+    """Return a text that any reader can decode: file names may hold any bytes."""
+    return text.encode("utf-8", "backslashreplace").decode()[:_MAX_TEXT]
+
+
 def report_to_record(report: Report) -> dict[str, object]:
     """Turn a report into the map that capabilities and durable records carry.
 
@@ -236,7 +241,9 @@ def report_to_record(report: Report) -> dict[str, object]:
         "name_cache_s": report.name_cache_s,
         "sees": sorted(report.sees),
         "intents": sorted(report.intents),
-        "failures": [[f.source, f.message[:_MAX_TEXT]] for f in report.failures],
+        "failures": [
+            [_sayable(f.source), _sayable(f.message)] for f in report.failures
+        ],
         "lost": list(report.lost),
         "sealed": report.sealed,
         "release": report.release,

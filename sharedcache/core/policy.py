@@ -92,8 +92,8 @@ class CleanerPolicy:
         return int(self.min_age_s[kind] * NANOSECONDS)
 
 
-MAX_BATCH = 2000
-"""Largest batch: its record of about 300 bytes an entry must fit one znode."""
+MAX_BATCH = 1500
+"""Largest batch: with the longest names its record must fit one znode."""
 
 
 @dataclass(frozen=True, slots=True)

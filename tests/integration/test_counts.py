@@ -136,6 +136,7 @@ def test_an_idle_pass_writes_nothing_to_zookeeper(site: Site) -> None:
         "witness_list": 1,
         "witness_read": 1,
         "scan": 1,
+        "name_cache_s": 1,
     }
 
 

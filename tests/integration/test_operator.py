@@ -1,0 +1,179 @@
+"""An operator's words and what they do to the gate and to plans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sharedcache.cleaner import operator
+from sharedcache.cleaner.finalize import RefusedError
+from sharedcache.cleaner.service import CleanerService
+from sharedcache.core.gate import Code
+from sharedcache.core.planner import Why, make_plan
+from sharedcache.node.service import NodeService
+from tests.support import eventually
+from tests.support.inprocess import FAST, Site, image_id
+
+pytestmark = pytest.mark.timeout(90)
+
+
+@pytest.fixture
+def site(tmp_path: Path, zookeeper: object, zk_cluster_name: str) -> Iterator[Site]:
+    """Found a cluster at the newest schema."""
+    with Site(tmp_path / "site", zookeeper.address, zk_cluster_name) as made:  # type: ignore[attr-defined]
+        made.found()
+        yield made
+
+
+def settle(
+    *services: NodeService | CleanerService, until: Callable[[], bool], what: str
+) -> None:
+    """Let every service make steps in turn until something holds."""
+
+    def holds() -> bool:
+        for service in services:
+            service.step()
+        return until()
+
+    eventually(holds, 30.0, what)
+
+
+def gate_codes(cleaner: CleanerService) -> set[Code]:
+    """Return the gate's codes as the cleaner saw them last."""
+    gate = cleaner.harvest.gate
+    return set() if gate is None else {reason.code for reason in gate.reasons}
+
+
+def test_a_pause_closes_the_gate_until_it_is_taken_back(site: Site) -> None:
+    """Paused: nothing is taken, and the operator's word is shown."""
+    word = site.session("operator")
+    agent, cleaner = site.agent("n1"), site.cleaner("c1")
+    operator.pause(word, "storage work")
+    path = site.image(image_id())
+    settle(agent, cleaner, until=lambda: cleaner.harvest.passes > 5, what="passes")
+    assert Code.PAUSED in gate_codes(cleaner)
+    assert path.exists()
+    operator.resume(word)
+    settle(agent, cleaner, until=lambda: not path.exists(), what="it is taken")
+
+
+def test_a_braked_plan_waits_for_the_approval_of_that_very_plan(site: Site) -> None:
+    """Brake: more than its share waits; an approval of another plan is none."""
+    word = site.session("operator")
+    paths = [site.image(image_id()) for _ in range(6)]
+    agent = site.agent("n1")
+    cleaner = site.cleaner(
+        "c1", replace(FAST, max_share_percent=50.0, max_share_floor=3)
+    )
+    settle(
+        agent, cleaner, until=lambda: Code.BRAKE in gate_codes(cleaner), what="a brake"
+    )
+    assert all(path.exists() for path in paths)
+    plan, observed = cleaner.harvest.plan, cleaner.harvest.observed
+    assert plan is not None
+    assert observed is not None
+    operator.approve(word, "0" * 64, observed.seen.storage_now_ns)
+    passes = cleaner.harvest.passes
+    settle(
+        agent, cleaner, until=lambda: cleaner.harvest.passes > passes + 3, what="passes"
+    )
+    assert all(path.exists() for path in paths)
+    expired_ns = observed.seen.storage_now_ns - int(operator.APPROVAL_S * 1e9) - 1
+    operator.approve(word, plan.digest, expired_ns)
+    passes = cleaner.harvest.passes
+    settle(
+        agent, cleaner, until=lambda: cleaner.harvest.passes > passes + 3, what="passes"
+    )
+    assert all(path.exists() for path in paths)
+    operator.approve(word, plan.digest, observed.seen.storage_now_ns)
+    settle(
+        agent,
+        cleaner,
+        until=lambda: not any(path.exists() for path in paths),
+        what="the approved plan is carried out",
+    )
+
+
+def test_a_held_file_stays_until_the_hold_is_removed(site: Site) -> None:
+    """A hold keeps a file in `_base`, whatever its age."""
+    word = site.session("operator")
+    path, other = site.image(image_id()), site.image(image_id())
+    operator.hold(word, path.name, "golden image")
+    operator.hold(word, path.name, "still golden")
+    assert operator.holds(word) == [operator.Hold(path.name, "still golden")]
+    with pytest.raises(RefusedError, match="no cache name"):
+        operator.hold(word, "README.txt", "a typing error")
+    agent, cleaner = site.agent("n1"), site.cleaner("c1")
+    settle(agent, cleaner, until=lambda: not other.exists(), what="the other is taken")
+    plan, observed = cleaner.harvest.plan, cleaner.harvest.observed
+    assert plan is not None
+    assert observed is not None
+    assert Why.HELD in plan.whys
+    assert path.exists()
+    operator.release(word, path.name)
+    settle(agent, cleaner, until=lambda: not path.exists(), what="it is taken")
+    with pytest.raises(RefusedError, match="no hold"):
+        operator.release(word, path.name)
+
+
+def test_an_expected_node_closes_the_gate_until_it_reports(site: Site) -> None:
+    """A host that mounts the directory counts before its agent has spoken."""
+    word = site.session("operator")
+    assert operator.expect(word, "n2")
+    assert not operator.expect(word, "n2")
+    with pytest.raises(RefusedError, match="cannot name a node"):
+        operator.expect(word, "no/node")
+    path = site.image(image_id())
+    agent, cleaner = site.agent("n1"), site.cleaner("c1")
+    settle(agent, cleaner, until=lambda: cleaner.harvest.passes > 5, what="passes")
+    assert Code.NODE_UNREPORTED in gate_codes(cleaner)
+    assert path.exists()
+    second = site.agent("n2")
+    settle(agent, second, cleaner, until=lambda: not path.exists(), what="it is taken")
+
+
+def test_only_a_node_that_is_not_live_can_be_expunged(site: Site) -> None:
+    """Expunge refuses a live node in its transaction; a tombstone stays."""
+    word = site.session("operator")
+    path = site.image(image_id())
+    agent, lost, cleaner = site.agent("n1"), site.agent("n2"), site.cleaner("c1")
+    settle(lost, until=lambda: lost.publisher.published is not None, what="a report")
+    with pytest.raises(RefusedError, match="n2 is live"):
+        operator.expunge(word, "n2", 0.0)
+    with pytest.raises(RefusedError, match="not on the roster"):
+        operator.expunge(word, "n3", 0.0)
+    lost.finish()
+    settle(agent, cleaner, until=lambda: not path.exists(), what="it is quarantined")
+    assert gate_codes(cleaner) == {Code.NODE_MISSING}
+    operator.expunge(word, "n2", 1.0)
+    settle(
+        agent,
+        cleaner,
+        until=lambda: bool(cleaner.harvest.purged.names),
+        what="it is purged without the lost node",
+    )
+
+
+def test_an_expunged_node_that_comes_back_says_so_and_joins_anew(site: Site) -> None:
+    """An expunged host that runs after all closes the gate, even without ZooKeeper."""
+    word = site.session("operator")
+    agent, lost = site.agent("n1"), site.agent("n2")
+    for one in (agent, lost):
+        settle(
+            one,
+            until=lambda one=one: one.publisher.published is not None,  # type: ignore[misc]
+            what="a report",
+        )
+    lost.finish()
+    operator.expunge(word, "n2", 1.0)
+    observer = site.observer()
+    assert make_plan(FAST, observer.observe(scan=False).seen).gate.purge_open
+    back = site.agent("n2")
+    gate = make_plan(FAST, observer.observe(scan=False).seen).gate
+    assert [(r.code, r.subject) for r in gate.reasons] == [(Code.UNROSTERED_NODE, "n2")]
+    settle(back, until=lambda: back.publisher.published is not None, what="a report")
+    assert "expunged-node-returned" in back.world.journal.names()  # type: ignore[attr-defined]
+    assert make_plan(FAST, observer.observe(scan=False).seen).gate.purge_open

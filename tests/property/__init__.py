@@ -1,0 +1,1 @@
+"""Property tests: rules that hold for every world that hypothesis can build."""

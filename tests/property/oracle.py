@@ -1,0 +1,195 @@
+"""The oracle: what may be removed, in brute force, from the text of the design.
+
+It imports data types only, so that it can be wrong in no way in which the
+planner is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sharedcache.core.gate import NodeView
+from sharedcache.core.model import (
+    Cluster,
+    EntryState,
+    KernelNaming,
+    ManifestEntry,
+    Report,
+    Uses,
+)
+from sharedcache.core.planner import Observation
+from sharedcache.core.policy import CleanerPolicy, MissingNodes
+from tests.property.strategies import FAMILY, RECOGNISED, SECOND, World
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the rules allow.
+
+    ``braked`` is what could be taken if only the brake were not on.
+    """
+
+    take: frozenset[str]
+    purge: frozenset[tuple[str, str]]
+    braked: frozenset[str]
+
+
+def mentions(uses: Uses, name: str) -> bool:
+    """Whether these uses name the file, or its original with all its copies."""
+    for digest in [*uses.images, *uses.kernels, *uses.ramdisks]:
+        if digest.hex() == name:
+            return True
+    if name in uses.names:
+        return True
+    return any(FAMILY.get(name) == digest.hex() for digest in uses.families)
+
+
+def reports(seen: Observation) -> list[Report]:
+    """Every report that can be read."""
+    return [v.report for v in seen.facts.nodes if isinstance(v.report, Report)]
+
+
+def used_by_anybody(seen: Observation, name: str) -> bool:
+    """Whether any report at all names the file."""
+    return any(mentions(r.now, name) or mentions(r.since, name) for r in reports(seen))
+
+
+def _gone(node: NodeView) -> bool:
+    """Missing: not registered, and not sealed."""
+    return (
+        not node.member and isinstance(node.report, Report) and not node.report.sealed
+    )
+
+
+def _spoken(node: NodeView) -> bool:
+    """Whether the node has a report of its witness's incarnation."""
+    if not isinstance(node.report, Report) or node.witness is None:
+        return False
+    return node.witness.incarnation == node.report.incarnation
+
+
+def everything_closed(seen: Observation) -> bool:
+    """Rows of the gate's table that close all, the brake apart."""
+    known = seen.facts
+    disk, tree = known.on_storage, known.in_zookeeper
+    one_cluster = (
+        isinstance(disk, Cluster)
+        and isinstance(tree, Cluster)
+        and disk.identity == tree.identity
+    )
+    good = [
+        one_cluster,
+        known.storage_epoch <= known.zookeeper_epoch,
+        known.paused is None,
+        len(known.unreadable) == 0,
+        len(known.nodes) > 0,
+        len(known.strangers) == 0,
+        known.finalized_schema == 2,
+    ]
+    for node in known.nodes:
+        good.append(_spoken(node))
+        if isinstance(node.report, Report):
+            good.append(node.report.kernel_naming is KernelNaming.SHA1)
+            good.append(node.report.schema_version == 2)
+    return not all(good)
+
+
+def purging_closed(policy: CleanerPolicy, seen: Observation) -> bool:
+    """Rows of the gate's table that close purging only."""
+    for node in seen.facts.nodes:
+        if isinstance(node.report, Report) and node.report.failures:
+            return True
+        if _gone(node) and policy.missing_nodes is MissingNodes.HOLD:
+            return True
+    return False
+
+
+def may_take(policy: CleanerPolicy, seen: Observation, row: int) -> bool:
+    """Whether the rules of "Quarantine X" allow this file, the brake apart."""
+    files = seen.files
+    name, mtime_ns = files.names[row], files.mtimes_ns[row]
+    if name not in RECOGNISED:
+        return False
+    entries = [e for batch in seen.manifest for e in batch.entries]
+    intended = [token for r in reports(seen) for token in r.intents]
+    under_way = [
+        e.name
+        for e in entries
+        if e.state is EntryState.INTENDED or e.restoring or e.entry in intended
+    ]
+    own = [e for e in entries if e.baseline and e.baseline.inode == files.inodes[row]]
+    age_ns = seen.storage_now_ns - mtime_ns
+    must_be_younger = [
+        v.report
+        for v in seen.facts.nodes
+        if isinstance(v.report, Report) and (v.member or not v.report.sealed)
+    ]
+    good = [
+        not everything_closed(seen),
+        bool(files.regular[row]),
+        name not in seen.holds,
+        not used_by_anybody(seen, name),
+        name not in under_way,
+        files.links[row] == 1 + len(own),
+        age_ns >= policy.min_age_s[RECOGNISED[name]] * SECOND,
+        all(mtime_ns < r.storage_time_ns for r in must_be_younger),
+    ]
+    return all(good)
+
+
+def _confirmed(seen: Observation, one: ManifestEntry) -> bool:
+    """Try every round as the common instant."""
+    looking = [
+        v.report for v in seen.facts.nodes if v.member and isinstance(v.report, Report)
+    ]
+    if not looking:
+        return False  # Stricter than the text: somebody has to look.
+    for instant in range(1, seen.round + 1):
+        if all(
+            r.unbroken and one.round <= r.since_round and r.since_round < instant
+            for r in looking
+        ) and all(instant <= r.upto <= seen.round for r in looking):
+            return True
+    return False
+
+
+def may_purge(policy: CleanerPolicy, seen: Observation, one: ManifestEntry) -> bool:
+    """Whether the rules of "Purge a batch" allow this entry, the brake apart."""
+    base = one.baseline
+    if base is None:
+        return False
+    caches_s = [r.name_cache_s for r in reports(seen)] + [seen.name_cache_s]
+    gone = [v.report for v in seen.facts.nodes if _gone(v)]
+    good = [
+        not everything_closed(seen),
+        not purging_closed(policy, seen),
+        one.state is EntryState.TAKEN,
+        one.round >= 1,
+        not one.restoring,
+        one.name not in seen.holds,
+        not used_by_anybody(seen, one.name),
+        not any(one.entry in r.sees or one.entry in r.intents for r in reports(seen)),
+        seen.storage_now_ns - one.since_ns >= policy.grace_s * SECOND,
+        seen.storage_now_ns - one.moved_ns >= 2 * max(caches_s) * SECOND,
+        all(base.mtime_ns < r.storage_time_ns for r in gone if isinstance(r, Report)),
+        _confirmed(seen, one),
+    ]
+    return all(good)
+
+
+def answer(world: World) -> Answer:
+    """Judge the whole world."""
+    policy, seen = world.policy, world.seen
+    count = len(seen.files)
+    take = {seen.files.names[r] for r in range(count) if may_take(policy, seen, r)}
+    purge = {
+        (batch.batch, one.entry)
+        for batch in seen.manifest
+        for one in batch.entries
+        if may_purge(policy, seen, one)
+    }
+    recognised = sum(1 for name in seen.files.names if name in RECOGNISED)
+    share = len(take) * 100 > policy.max_share_percent * recognised
+    if share and len(take) > policy.max_share_floor and seen.approved is None:
+        return Answer(frozenset(), frozenset(), frozenset(take))
+    return Answer(frozenset(take), frozenset(purge), frozenset())

@@ -1,0 +1,153 @@
+"""The planner and the checker, against an oracle that shares no code with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+
+from sharedcache.core.checker import PlanRejectedError, check_plan
+from sharedcache.core.gate import Gate
+from sharedcache.core.model import KernelNaming, Report
+from sharedcache.core.names import Kind
+from sharedcache.core.planner import (
+    Observation,
+    Plan,
+    Purging,
+    Taking,
+    Verdict,
+    Why,
+    make_plan,
+)
+from tests.property import oracle
+from tests.property.strategies import RECOGNISED, World, worlds
+
+
+def _taken(plan: Plan) -> set[str]:
+    return {taking.name for taking in plan.take}
+
+
+def _purged(plan: Plan) -> set[tuple[str, str]]:
+    return {(purging.batch, purging.entry.entry) for purging in plan.purge}
+
+
+def _taking(seen: Observation, row: int) -> Taking:
+    files = seen.files
+    return Taking(
+        files.names[row], files.inodes[row], files.mtimes_ns[row], files.sizes[row]
+    )
+
+
+@settings(max_examples=300)
+@given(worlds())
+def test_nothing_that_anybody_needs_is_planned_away(world: World) -> None:
+    """I1, I4, I5: used, held, unrecognised, or a gate closed: no step at all."""
+    seen = world.seen
+    plan = make_plan(world.policy, seen)
+    gone = _taken(plan) | {purging.entry.name for purging in plan.purge}
+    for name in gone:
+        assert name in RECOGNISED
+        assert name not in seen.holds
+        assert not oracle.used_by_anybody(seen, name)
+    if oracle.everything_closed(seen):
+        assert not plan.gate.open
+        assert not gone
+    if oracle.purging_closed(world.policy, seen):
+        assert not plan.gate.purge_open
+        assert not plan.purge
+    for node in seen.facts.nodes:
+        if (
+            not isinstance(node.report, Report)
+            or node.report.kernel_naming is not KernelNaming.SHA1
+        ):
+            assert not gone
+
+
+@settings(max_examples=600)
+@given(worlds())
+def test_the_plan_is_exactly_what_the_rules_allow(world: World) -> None:
+    """Whatever the rules allow is planned, and nothing else: no over-keeping."""
+    allowed = oracle.answer(world)
+    plan = make_plan(world.policy, world.seen)
+    assert _taken(plan) == allowed.take
+    assert _purged(plan) == allowed.purge
+    if allowed.braked:
+        approved = replace(world.seen, approved=plan.digest)
+        second = make_plan(world.policy, approved)
+        check_plan(world.policy, approved, second)
+        assert _taken(second) == allowed.braked
+        assert _purged(second) == oracle.answer(World(world.policy, approved)).purge
+
+
+@settings(max_examples=200)
+@given(worlds())
+def test_every_file_and_entry_gets_one_answer(world: World) -> None:
+    """Every file has one verdict and one reason; every entry is purged or waits."""
+    seen = world.seen
+    plan = make_plan(world.policy, seen)
+    assert len(plan.verdicts) == len(plan.whys) == len(seen.files)
+    for row, name in enumerate(seen.files.names):
+        taken = plan.verdicts[row] == Verdict.QUARANTINE
+        assert taken == (plan.whys[row] == Why.UNUSED) == (name in _taken(plan))
+        strange = plan.whys[row] == Why.UNRECOGNISED
+        assert strange == (seen.files.kinds[row] == Kind.UNRECOGNISED)
+        assert strange == (name not in RECOGNISED)
+    purged = {purging.entry.entry for purging in plan.purge}
+    assert purged | set(plan.waiting) == {one.entry for one in seen.entries}
+    assert not purged & set(plan.waiting)
+    assert all(plan.waiting.values())
+
+
+def _forbidden(world: World, plan: Plan) -> Iterator[Plan]:
+    """Plans with one step that the oracle forbids, whatever gate they claim."""
+    policy, seen = world.policy, world.seen
+    plan = replace(plan, gate=Gate())
+    for row in range(len(seen.files)):
+        if not oracle.may_take(policy, seen, row):
+            yield replace(plan, take=(*plan.take, _taking(seen, row)))
+            yield replace(plan, take=(_taking(seen, row),), purge=())
+    for batch in seen.manifest:
+        for one in batch.entries:
+            if not oracle.may_purge(policy, seen, one):
+                extra = Purging(batch.batch, one)
+                yield replace(plan, purge=(*plan.purge, extra))
+                yield replace(plan, take=(), purge=(extra,))
+    for first in plan.take[:1]:
+        yield replace(plan, take=(replace(first, inode=first.inode + 1),))
+        yield replace(plan, take=(replace(first, mtime_ns=first.mtime_ns - 1),))
+        yield replace(plan, take=(replace(first, name=first.name + ".bak"),))
+        yield replace(plan, take=(*plan.take, first))
+    for purging in plan.purge[:1]:
+        other = replace(purging.entry, leaf=purging.entry.leaf + "0")
+        yield replace(plan, purge=(replace(purging, entry=other),))
+        yield replace(plan, purge=(replace(purging, batch="b9"),))
+        yield replace(plan, purge=(*plan.purge, purging))
+
+
+@settings(max_examples=500)
+@given(worlds())
+def test_the_checker_agrees_with_the_oracle(world: World) -> None:
+    """Every plan passes; every plan with one forbidden step is rejected."""
+    plan = make_plan(world.policy, world.seen)
+    check_plan(world.policy, world.seen, plan)
+    for bad in _forbidden(world, plan):
+        with pytest.raises(PlanRejectedError):
+            check_plan(world.policy, world.seen, bad)
+
+
+@settings(max_examples=200)
+@given(worlds())
+def test_a_plan_above_its_share_is_rejected(world: World) -> None:
+    """A plan that takes more than its share passes only with its approval."""
+    braked = oracle.answer(world).braked
+    seen = world.seen
+    rows = [row for row, name in enumerate(seen.files.names) if name in braked]
+    if not rows:
+        return
+    plan = make_plan(world.policy, seen)
+    bold = replace(plan, gate=Gate(), take=tuple(_taking(seen, row) for row in rows))
+    with pytest.raises(PlanRejectedError):
+        check_plan(world.policy, seen, bold)
+    check_plan(world.policy, replace(seen, approved=plan.digest), bold)
