@@ -111,17 +111,19 @@ class Actor:
                 ledger.bump(ledger.MANIFEST),
             ]
         )
-        outcome: dict[str, ManifestEntry | None] = {}
+        outcome: dict[str, ManifestEntry | None] = dict.fromkeys(
+            entry.entry for entry in intended
+        )
         try:
             for taking, entry in zip(take, intended, strict=True):
                 outcome[entry.entry] = self._rename(taking, entry, result)
-        finally:
-            # Whatever stopped the batch, what was renamed is recorded, so that
-            # its wait begins; a leader deposed by now fails here and leaves
-            # the rest to its successor.
-            for entry in intended:
-                outcome.setdefault(entry.entry, None)
+        except InterruptedPassError:
+            # What was renamed is recorded all the same, so that its wait
+            # begins.  A deposed leader leaves that to its successor, and one
+            # without ZooKeeper to its next pass: the record says "intended".
             self._record(batch, outcome)
+            raise
+        self._record(batch, outcome)
 
     def _intend(self, taking: Taking) -> ManifestEntry:
         entry = self.world.tokens.token()

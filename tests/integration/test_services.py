@@ -16,6 +16,7 @@ from sharedcache.core.gate import Code
 from sharedcache.core.model import KernelNaming, NodeState
 from sharedcache.core.names import digest_of
 from sharedcache.core.planner import make_plan
+from sharedcache.core.ports import FencedError
 from sharedcache.node.service import NodeService
 from sharedcache.node.world import SupersededError
 from tests.support import eventually, expire_session
@@ -331,3 +332,58 @@ def test_finalizing_is_refused_until_every_node_supports_it(
         again = finalize(coordination, storage, observer.observe(scan=False), "test")
         assert again.finalized_schema == 2
         assert b'"finalized_schema": 2' in (storage.read_schema() or b"")
+
+
+def overtaken(site: Site, zookeeper: object, leader: CleanerService) -> CleanerService:
+    """Expire a leader's session and let another cleaner take over whole."""
+    client = leader.world.coordination._linked().client()  # type: ignore[attr-defined]
+    expire_session(zookeeper.address, client.client_id)  # type: ignore[attr-defined]
+    second = site.cleaner("c2", replace(FAST, grace_s=3600.0))
+    settle(second, until=lambda: second.leadership is not None, what="a successor")
+    return second
+
+
+def test_a_rename_that_lands_after_the_takeover_is_refused_by_the_storage(
+    site: Site, zookeeper: object
+) -> None:
+    """I2: no lease and no clock is trusted; the storage itself says no."""
+    path = site.image(image_id())
+    agent, leader = site.agent("n1"), site.cleaner("c1")
+    settle(agent, until=lambda: agent.publisher.published is not None, what="a report")
+    rename = leader.world.storage.quarantine
+    late: list[type[Exception]] = []
+
+    def landing_late(name: str, epoch: int, leaf: str) -> None:
+        overtaken(site, zookeeper, leader)
+        try:
+            rename(name, epoch, leaf)
+        except FencedError as error:
+            late.append(type(error))
+            raise
+
+    leader.world.storage.quarantine = landing_late  # type: ignore[method-assign]
+    settle(leader, until=lambda: bool(late), what="the late rename")
+    assert path.exists()
+    assert leader.leadership is None
+
+
+def test_an_unlink_that_lands_after_the_takeover_hits_nothing(
+    site: Site, zookeeper: object
+) -> None:
+    """I2: a successor's moved entries bear names that no late unlink knows."""
+    path = site.image(image_id())
+    agent, leader = site.agent("n1"), site.cleaner("c1")
+    unlink = leader.world.storage.purge
+    late: list[str] = []
+
+    def landing_late(epoch: int, leaf: str) -> None:
+        overtaken(site, zookeeper, leader)
+        late.append(leaf)
+        unlink(epoch, leaf)
+
+    leader.world.storage.purge = landing_late  # type: ignore[method-assign]
+    settle(agent, leader, until=lambda: bool(late), what="the late unlink")
+    assert not path.exists()
+    second = site.base / ".sharedcache" / "epochs" / "2"
+    assert [p.name.rsplit(".", 2)[0] for p in second.iterdir()] == [path.name]
+    assert leader.leadership is None
