@@ -1,0 +1,1 @@
+"""ZooKeeper through tooz and kazoo: groups, the election, records, transactions."""
