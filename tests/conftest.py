@@ -17,9 +17,11 @@ from sharedcache.adapters.zookeeper_server import (
     find_installation,
 )
 from tests.support import EXTERNAL_SERVER, ExternalServer, restore
+from tests.support.cluster import Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+    from pathlib import Path
 
 _LOG_LINES = 60
 
@@ -134,3 +136,12 @@ def _restored_servers(request: pytest.FixtureRequest) -> Iterator[None]:
 def zk_cluster_name() -> str:
     """Name a cluster that no other test has, so that tests can share a server."""
     return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def cluster(
+    zookeeper: PrivateServer | ExternalServer, zk_cluster_name: str, tmp_path: Path
+) -> Iterator[Cluster]:
+    """Make a base directory and nothing else yet; its processes end with the test."""
+    with Cluster(tmp_path, zookeeper.address, zk_cluster_name) as made:
+        yield made

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -79,6 +78,7 @@ class Daemon:
     module: str
     config: Path
     log: Path
+    environ: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -100,13 +100,13 @@ class Daemon:
                 [sys.executable, "-m", self.module, "--config-file", str(self.config)],
                 directory=self.config.parent,
                 output=output.fileno(),
-                environ=clean_environment(),
+                environ=clean_environment(**self.environ),
             )
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process and what it started (its lock helper)."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, number)
+        """Send a signal to the process; one that has ended gets none."""
+        assert self.process is not None, f"{self.name} was never started"
+        self.process.send_signal(number)
 
     def pause(self) -> None:
         """Stop the process as SIGSTOP does: it does nothing and knows nothing."""
@@ -160,7 +160,12 @@ class Cluster:
         """Make the directories and the operator's settings."""
         self.base.mkdir(parents=True)
         (self.root / "uses").mkdir()
-        self.operator_config = self._config("operator", {})
+        self.operator_config = self.write_config("operator", {})
+
+    def clean_by(self, **settings: object) -> None:
+        """Change ``[cleaner]`` for the operator and for daemons made later."""
+        self.cleaner_settings = {**self.cleaner_settings, **settings}
+        self.operator_config = self.write_config("operator", {})
 
     def __enter__(self) -> Self:
         """Use the cluster for the length of a block."""
@@ -209,6 +214,7 @@ class Cluster:
     def agent(
         self,
         node: str,
+        /,
         *,
         uses: Mapping[str, Iterable[str]] | None = None,
         start: bool = True,
@@ -224,7 +230,7 @@ class Cluster:
         return self._daemon(node, "agents.node", {"agent": section}, start=start)
 
     def cleaner(
-        self, name: str = "cleaner-1", *, start: bool = True, **settings: object
+        self, name: str = "cleaner-1", /, *, start: bool = True, **settings: object
     ) -> Daemon:
         """Make a cleaner and start it; more settings are ``[cleaner]``'s."""
         section = self._cleaner_section(settings)
@@ -251,14 +257,17 @@ class Cluster:
         *,
         start: bool,
     ) -> Daemon:
-        config = self._config(name, sections)
+        config = self.write_config(name, sections)
         daemon = Daemon(name, module, config, self.root / f"{name}.log")
         self.daemons[name] = daemon
         if start:
             daemon.start()
         return daemon
 
-    def _config(self, name: str, sections: Mapping[str, Mapping[str, object]]) -> Path:
+    def write_config(
+        self, name: str, sections: Mapping[str, Mapping[str, object]]
+    ) -> Path:
+        """Write a settings file for one process, the shared sections included."""
         shared = {
             "base": self.base,
             "zookeeper": self.zookeeper,

@@ -1,0 +1,1 @@
+"""Processes: the agent and the cleaner as daemons."""

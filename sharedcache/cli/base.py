@@ -1,0 +1,177 @@
+"""What every command shares: its options, its settings, its connection."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from sharedcache.adapters import settings as ini
+from sharedcache.adapters.settings import Settings
+from sharedcache.cli import output
+from sharedcache.cli.failure import in_one_line
+
+if TYPE_CHECKING:
+    from sharedcache.adapters.storage import DirectoryStorage
+    from sharedcache.adapters.zookeeper.session import ZooKeeperSession
+    from sharedcache.cleaner.observe import Observed
+    from sharedcache.core.planner import Plan
+
+CONNECT_S = 8.0
+"""How long a command waits for ZooKeeper, in seconds."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(slots=True)
+class Given:
+    """The options that were given, before the command or after it."""
+
+    form: str = "table"
+    config_file: list[str] = field(default_factory=list)
+    words: dict[str, str] = field(default_factory=dict)
+
+    def settings(self) -> Settings:
+        """Read the settings; raises ``SettingsError``."""
+        arguments = [f"--config-file={path}" for path in self.config_file]
+        arguments += [f"--{name}={value}" for name, value in self.words.items()]
+        return ini.read(ini.parser(), arguments, os.environ)
+
+    def emit(self, data: object, view: output.View) -> None:
+        """Print a result in the format that was asked for."""
+        output.emit(data, self.form, view)
+
+
+pass_given = click.make_pass_decorator(Given, ensure=True)
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Keep an option's value; the one nearest to the command's end counts."""
+    if value is None or value == ():
+        return
+    given = context.ensure_object(Given)
+    if parameter.name == "form":
+        given.form = value
+    elif parameter.name == "config_file":
+        given.config_file.extend(value)
+    elif parameter.name is not None:
+        given.words[parameter.name] = value
+
+
+def common_options(command: F) -> F:
+    """Give a command the options that all have, before and after its name."""
+    texts = {
+        "cluster": ("NAME", "Name of the cluster (SHAREDCACHE_CLUSTER)."),
+        "zookeeper": (
+            "SERVERS",
+            "ZooKeeper, host:port,... or a URL (SHAREDCACHE_ZOOKEEPER).",
+        ),
+        "base": ("DIRECTORY", "The image cache directory (SHAREDCACHE_BASE)."),
+    }
+    for name, (metavar, text) in texts.items():
+        command = click.option(
+            f"--{name}",
+            metavar=metavar,
+            help=text,
+            expose_value=False,
+            callback=_remember,
+        )(command)
+    command = click.option(
+        "--config-file",
+        metavar="FILE",
+        multiple=True,
+        expose_value=False,
+        callback=_remember,
+        help="Settings, repeatable; nova.conf is welcome (SHAREDCACHE_CONFIG).",
+    )(command)
+    return click.option(
+        "-f",
+        "--format",
+        "form",
+        type=click.Choice(output.FORMATS),
+        expose_value=False,
+        callback=_remember,
+        help="How to print the result (default: table).",
+    )(command)
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def __init__(self, *args: Any, lazy: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands, in the order of the table."""
+        del ctx
+        return list(self._lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; ``None`` if there is none, or it is not installed."""
+        del ctx
+        place = self._lazy.get(cmd_name)
+        if place is None:
+            return None
+        module, _, name = place.partition(":")
+        try:
+            command: click.Command = getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+            return None
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; every error becomes one line and an exit code."""
+        with in_one_line():
+            return super().invoke(ctx)
+
+
+@dataclass(slots=True)
+class Connection:
+    """A command's way to the cluster; it is registered in no group."""
+
+    settings: Settings
+    storage: DirectoryStorage
+    session: ZooKeeperSession
+
+    def look(self, *, scan: bool = True) -> tuple[Observed, Plan]:
+        """Observe, and plan what a pass would do; nothing is changed."""
+        from sharedcache.cleaner.observe import Observer  # noqa: PLC0415 - see wiring
+        from sharedcache.core.planner import make_plan  # noqa: PLC0415 - see wiring
+
+        policy = self.settings.cleaner.policy()
+        observer = Observer(self.session, self.storage, policy.missing_nodes)
+        with output.progress("Looking at the cluster"):
+            observed = observer.observe(scan=scan)
+        return observed, make_plan(policy, observed.seen)
+
+
+@contextmanager
+def connected(given: Given) -> Iterator[Connection]:
+    """Open the directory and a session with ZooKeeper for one command.
+
+    Raises ``SettingsError``, ``StorageError``, and ``DisconnectedError`` after
+    ``CONNECT_S`` seconds without an answer.
+    """
+    from sharedcache.cli import wiring  # noqa: PLC0415 - costs half a second
+
+    settings = given.settings()
+    session = wiring.open_session(
+        settings,
+        wiring.cleaner_name("-cli"),
+        session_timeout_s=settings.cleaner.session_timeout_s,
+    )
+    with wiring.open_storage(settings) as storage:
+        try:
+            with output.progress("Connecting to ZooKeeper"):
+                session.start(CONNECT_S)
+            yield Connection(settings, storage, session)
+        finally:
+            session.stop()

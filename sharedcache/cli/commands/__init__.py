@@ -1,0 +1,1 @@
+"""The commands of ``sharedcache``, a module a noun."""

@@ -1,0 +1,236 @@
+"""What commands say, as plain data: the JSON that scripts rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from sharedcache.cleaner.observe import Observed
+from sharedcache.core import rollout, schema
+from sharedcache.core.gate import Gate, NodeView
+from sharedcache.core.model import ManifestEntry, NodeState, Report, Rollout
+from sharedcache.core.names import Kind, classify
+from sharedcache.core.planner import Plan, Verdict, Why
+
+_TIMED = ("grace", "name caches")
+
+Data = dict[str, Any]
+
+
+def gate(of: Gate) -> Data:
+    """Tell the gate with its reasons."""
+    return {
+        "open": of.open,
+        "purge_open": of.purge_open,
+        "reasons": [
+            {
+                "code": reason.code.value,
+                "closes": reason.closes.value,
+                "subject": reason.subject,
+                "message": reason.message,
+            }
+            for reason in of.reasons
+        ],
+    }
+
+
+def rollout_state(observed: Observed) -> Data:
+    """Tell where the rollout stands, and who stands in its way.
+
+    A record that cannot be read counts as not finalized.
+    """
+    found = observed.rollout
+    finalized = found.finalized_schema if isinstance(found, Rollout) else 0
+    status = rollout.status(finalized, observed.seen.facts.nodes)
+    return {
+        "state": status.stage.value,
+        "finalized_schema": finalized if isinstance(found, Rollout) else None,
+        "newest_schema": schema.newest(),
+        "waiting_for": [{"node": node, "why": why} for node, why in status.waiting_for],
+        "advice": status.advice,
+    }
+
+
+def status(observed: Observed, plan: Plan, cluster: str, time_s: float) -> Data:
+    """Tell how the cluster is doing; ``time_s`` is the wall clock's."""
+    seen = observed.seen
+    state = rollout_state(observed)
+    entries = list(seen.entries)
+    return {
+        "cluster": cluster,
+        "leader": observed.leader,
+        "epoch": observed.epoch.value,
+        "round": seen.round,
+        "gate": gate(plan.gate),
+        "rollout": {key: state[key] for key in ("state", "finalized_schema")},
+        "nodes": _count_nodes(seen.facts.nodes),
+        "cache": _cache(observed),
+        "reclaimable": {
+            "files": len(plan.take),
+            "bytes": sum(taking.size for taking in plan.take),
+        },
+        "quarantine": {
+            "files": len(entries),
+            "bytes": sum(entry.size for entry in entries),
+        },
+        "held_back": held_back(entries, plan.waiting),
+        "time": round(time_s, 3),
+    }
+
+
+def _count_nodes(nodes: Iterable[NodeView]) -> Data:
+    states = [view.state for view in nodes]
+    counted = (
+        NodeState.LIVE,
+        NodeState.SEALED,
+        NodeState.MISSING,
+        NodeState.DEGRADED,
+    )
+    return {
+        "total": len(states),
+        **{state.value: states.count(state) for state in counted},
+    }
+
+
+def _cache(observed: Observed) -> Data:
+    files = observed.seen.files
+    strange = [kind == Kind.UNRECOGNISED for kind in files.kinds]
+    sizes = zip(files.sizes, strange, strict=True)
+    return {
+        "files": len(files) - sum(strange),
+        "bytes": sum(count for count, unknown in sizes if not unknown),
+        "unrecognised_files": sum(strange),
+    }
+
+
+def held_back(
+    entries: Iterable[ManifestEntry], waiting: Mapping[str, tuple[str, ...]]
+) -> list[Data]:
+    """Tell who and what holds back how much of the quarantine, most bytes first.
+
+    An entry that waits for several things counts with each of them.
+    """
+    files: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    for entry in entries:
+        for why in {_shortened(text) for text in waiting.get(entry.entry, ())}:
+            files[why] = files.get(why, 0) + 1
+            sizes[why] = sizes.get(why, 0) + entry.size
+    order = sorted(files, key=lambda why: (-sizes[why], why))
+    return [{"by": why, "files": files[why], "bytes": sizes[why]} for why in order]
+
+
+def _shortened(why: str) -> str:
+    """Leave the seconds out, which differ from entry to entry."""
+    head = why.partition(":")[0]
+    return head if head in _TIMED else why
+
+
+def node_row(view: NodeView) -> Data:
+    """Tell of one node; what only a readable report says is ``None`` without one."""
+    report = view.report if isinstance(view.report, Report) else None
+    row: Data = {
+        "node": view.node,
+        "state": view.state.value,
+        "schema_version": None,
+        "kernel_naming": None,
+        "uses": None,
+        "round": None,
+        "complete": None,
+    }
+    if report is not None:
+        row |= {
+            "schema_version": report.schema_version,
+            "kernel_naming": report.kernel_naming.value,
+            "uses": len(report.now),
+            "round": report.upto,
+            "complete": report.complete,
+        }
+    return row
+
+
+def node(view: NodeView) -> Data:
+    """Tell everything that is known of one node."""
+    row = node_row(view) | {"registered": view.member, "witness": None}
+    row["witnessed"] = view.witnessed
+    witness = view.witness
+    row["witness"] = (
+        None if witness is None else str(witness.incarnation or "unreadable")
+    )
+    if view.report is None:
+        return row | {"problem": "it never reported"}
+    if not isinstance(view.report, Report):
+        return row | {"problem": f"its report cannot be read: {view.report.why}"}
+    report = view.report
+    return row | {
+        "incarnation": str(report.incarnation),
+        "since_round": report.since_round,
+        "unbroken": report.unbroken,
+        "sealed": report.sealed,
+        "release": report.release,
+        "storage_time_ns": report.storage_time_ns,
+        "name_cache_s": report.name_cache_s,
+        "uses_now": sorted(report.now.cache_names()),
+        "uses_since": sorted(report.since.cache_names()),
+        "sees": sorted(report.sees),
+        "intents": sorted(report.intents),
+        "failures": [
+            {"source": one.source, "message": one.message} for one in report.failures
+        ],
+        "lost": list(report.lost),
+    }
+
+
+def plan(observed: Observed, made: Plan, *, everything: bool) -> Data:
+    """Tell what a pass would do now; with ``everything`` also what it keeps."""
+    files = [*_plan_files(observed, made), *_plan_entries(observed, made)]
+    kept = Verdict.KEEP.label
+    return {
+        "gate": gate(made.gate),
+        "digest": made.digest,
+        "files": [f for f in files if everything or f["verdict"] != kept],
+    }
+
+
+def _plan_files(observed: Observed, made: Plan) -> Iterator[Data]:
+    files = observed.seen.files
+    for row, name in enumerate(files.names):
+        yield {
+            "name": name,
+            "kind": Kind(files.kinds[row]).label,
+            "bytes": files.sizes[row],
+            "verdict": Verdict(made.verdicts[row]).label,
+            "reason": Why(made.whys[row]).label,
+        }
+
+
+def _plan_entries(observed: Observed, made: Plan) -> Iterator[Data]:
+    for entry in observed.seen.entries:
+        waits = list(made.waiting.get(entry.entry, ()))
+        verdict, why = Verdict.PURGE, Why.CONFIRMED
+        if waits:
+            verdict, why = Verdict.KEEP, Why.WAITING
+        yield {
+            "name": entry.name,
+            "kind": classify(entry.name).label,
+            "bytes": entry.size,
+            "verdict": verdict.label,
+            "reason": why.label,
+            "entry": entry.entry,
+            "waiting_for": waits,
+        }
+
+
+def quarantine(observed: Observed, made: Plan) -> list[Data]:
+    """List the quarantine, and what each entry waits for."""
+    return [
+        {
+            "name": entry.name,
+            "entry": entry.entry,
+            "epoch": entry.epoch,
+            "round": entry.round,
+            "bytes": entry.size,
+            "waiting_for": list(made.waiting.get(entry.entry, ())),
+        }
+        for entry in observed.seen.entries
+    ]

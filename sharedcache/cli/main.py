@@ -1,0 +1,69 @@
+"""The command ``sharedcache``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+import click
+
+from sharedcache import __version__
+from sharedcache.cli.base import LazyGroup, common_options
+from sharedcache.cli.failure import debugging
+
+_COMMANDS = "sharedcache.cli.commands"
+
+_LAZY = {
+    "init": f"{_COMMANDS}.init:init",
+    "status": f"{_COMMANDS}.status:status",
+    "node": f"{_COMMANDS}.node:node",
+    "plan": f"{_COMMANDS}.plan:plan",
+    "clean": f"{_COMMANDS}.clean:clean",
+    "quarantine": f"{_COMMANDS}.quarantine:quarantine",
+    "rollout": f"{_COMMANDS}.rollout:rollout",
+    "demo": "sharedcache.cli.demo.command:demo",
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=_LAZY,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 refused "
+    "(gate closed, not the leader, not confirmed). SHAREDCACHE_DEBUG=1 shows "
+    "tracebacks.",
+)
+@common_options
+@click.version_option(__version__, prog_name="sharedcache")
+def cli() -> None:
+    """Clean an image cache directory that many compute nodes share.
+
+    Every command needs the cache directory and ZooKeeper, from options, from the
+    environment, or from a settings file:
+
+    \b
+      sharedcache --base /var/lib/nova/instances/_base --zookeeper zk1:2181 status
+      sharedcache status --config-file /etc/sharedcache/sharedcache.conf -f json
+      SHAREDCACHE_CONFIG=/etc/nova/nova.conf:/etc/sharedcache.conf sharedcache plan
+    """  # noqa: D301 - \b is click's mark for text that is not wrapped
+    if debugging():
+        logging.basicConfig(level=logging.DEBUG)
+    else:
+        # What libraries log of their own would hide the one line that counts.
+        logging.getLogger().addHandler(logging.NullHandler())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its code."""
+    try:
+        cli.main(
+            args=None if arguments is None else list(arguments),
+            prog_name="sharedcache",
+        )
+    except KeyboardInterrupt:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Output: tables for people, JSON, YAML and bare values for scripts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sharedcache.cli.failure import Failure
+
+FORMATS = ("table", "json", "yaml", "value")
+
+_PIPED_COLUMNS = 100_000
+_KIB = 1024
+
+View = Callable[[Console], None]
+"""Prints data as a person wants to see it."""
+
+
+def emit(data: object, how: str, view: View) -> None:
+    """Print a command's result on standard output."""
+    if how == "json":
+        click.echo(json.dumps(data, indent=2))
+    elif how == "yaml":
+        click.echo(_yaml(data), nl=False)
+    elif how == "value":
+        for line in _values(data):
+            click.echo(line)
+    else:
+        view(stdout())
+
+
+def note(text: str) -> None:
+    """Print a message for people, apart from the result."""
+    click.echo(text, err=True)
+
+
+def stdout() -> Console:
+    """Return a console that never cuts anything off when its output is piped."""
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    return Console(
+        highlight=False, width=_PIPED_COLUMNS, color_system=None, force_terminal=False
+    )
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal that something is under way; gives how to say what."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with Console(stderr=True).status(what) as status:
+        yield status.update
+
+
+def _yaml(data: object) -> str:
+    try:
+        import yaml  # noqa: PLC0415 - an optional extra
+    except ImportError as error:
+        raise Failure(
+            "YAML needs the package PyYAML: pip install 'sharedcache[yaml]', or "
+            "use -f json"
+        ) from error
+    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _values(data: object) -> Iterator[str]:
+    """Give bare values: a row a line for a list, a value a line for a mapping."""
+    if isinstance(data, Mapping):
+        yield from (_value(one) for one in data.values())
+    elif isinstance(data, Sequence) and not isinstance(data, str):
+        for row in data:
+            cells = row.values() if isinstance(row, Mapping) else [row]
+            yield " ".join(_value(cell) for cell in cells)
+    else:
+        yield _value(data)
+
+
+def _value(cell: object) -> str:
+    if isinstance(cell, str):
+        return cell
+    if cell is None:
+        return "-"
+    return json.dumps(cell, separators=(",", ":"))
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """Make a table; on a narrow terminal cells are folded, never cut."""
+    made = Table(title=title, box=box.SIMPLE, title_justify="left", pad_edge=False)
+    for column in columns:
+        number = column in ("bytes", "size", "files", "uses", "round", "epoch")
+        made.add_column(column, overflow="fold", justify="right" if number else "left")
+    return made
+
+
+def rows(
+    console: Console, columns: Sequence[str], data: Sequence[Sequence[object]]
+) -> None:
+    """Print a table of rows, or say that there are none."""
+    if not data:
+        console.print("none")
+        return
+    made = table(*columns)
+    for row in data:
+        made.add_row(*(cell_of(cell) for cell in row))
+    console.print(made)
+
+
+def fields(console: Console, data: Sequence[tuple[str, object]]) -> None:
+    """Print names and values, one below the other."""
+    made = Table(box=None, show_header=False, pad_edge=False)
+    made.add_column(style="bold")
+    made.add_column(overflow="fold")
+    for name, value in data:
+        made.add_row(Text(name), cell_of(value))
+    console.print(made)
+
+
+def cell_of(value: object) -> Text:
+    """Return a value as a table shows it; what is not known is a dash."""
+    if isinstance(value, Text):
+        return value
+    if value is None:
+        return Text("-")
+    if isinstance(value, bool):
+        return Text("yes" if value else "no")
+    if isinstance(value, list | tuple):
+        return Text(", ".join(str(one) for one in value) or "-")
+    return Text(str(value))
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as people read it."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < _KIB:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= _KIB
+    return f"{amount:.1f} TiB"
