@@ -24,10 +24,15 @@ class RefusedError(Exception):
 
 
 def finalize(
-    coordination: Coordination, storage: Storage, observed: Observed, who: str
+    coordination: Coordination,
+    storage: Storage,
+    observed: Observed,
+    who: str,
+    now: float,
 ) -> Rollout:
     """Commit the cluster to the newest schema, durably and once.
 
+    ``now`` is for people to read, in seconds since 1970.
     Raises ``RefusedError`` while any rostered node, in whatever state, does
     not support it.  Finalizing what is finalized changes nothing.
     """
@@ -45,7 +50,7 @@ def finalize(
             f"{observed.seen.facts.strangers[0]} left a trace but is not on the "
             "roster: start its agent, or expunge it"
         )
-    done = Rollout(schema.newest(), who)
+    done = Rollout(schema.newest(), who, now)
     try:
         coordination.commit(
             [

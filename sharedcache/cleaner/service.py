@@ -59,6 +59,7 @@ class CleanerService:
     observer: Observer = field(init=False)
     _next_pass: float = 0.0
     _next_raise: float = 0.0
+    _standing: bool = False
     _told: frozenset[tuple[str, str]] | None = None
 
     def __post_init__(self) -> None:
@@ -85,6 +86,7 @@ class CleanerService:
                 soon_s = policy.session_timeout_s
                 self.leadership = take_office(self.world)
                 if self.leadership is None:
+                    self._tell_standing()
                     return standing_s
                 self._begin(self.leadership)
             self.leadership.check()
@@ -110,6 +112,12 @@ class CleanerService:
             )
         return soon_s
 
+    def _tell_standing(self) -> None:
+        """Tell once that this cleaner stands by, whoever leads."""
+        if not self._standing:
+            self._standing = True
+            self.world.journal.event("standing-for-election", cleaner=self.world.name)
+
     def stand_down(self) -> None:
         """Give the office back; another cleaner, or this one, can win it anew."""
         self.leadership = None
@@ -118,6 +126,7 @@ class CleanerService:
     def _begin(self, leadership: Leadership) -> None:
         """Begin a leadership: a whole pass at once, a raise after its distance."""
         self.harvest.epoch = leadership.epoch
+        self._standing = False
         now = self.world.clock.boottime()
         self._next_pass = now
         self._next_raise = now
@@ -184,7 +193,11 @@ class CleanerService:
         status = rollout.status(found.finalized_schema, observed.seen.facts.nodes)
         if status.stage is rollout.Stage.READY:
             finalize(
-                self.world.coordination, self.world.storage, observed, self.world.name
+                self.world.coordination,
+                self.world.storage,
+                observed,
+                self.world.name,
+                self.world.clock.wall(),
             )
             self.world.journal.event("finalized-automatically")
 

@@ -22,6 +22,10 @@ _LAZY = {
     "clean": f"{_COMMANDS}.clean:clean",
     "quarantine": f"{_COMMANDS}.quarantine:quarantine",
     "rollout": f"{_COMMANDS}.rollout:rollout",
+    "hold": f"{_COMMANDS}.operator:hold",
+    "pause": f"{_COMMANDS}.operator:pause",
+    "resume": f"{_COMMANDS}.operator:resume",
+    "approve": f"{_COMMANDS}.operator:approve",
     "demo": "sharedcache.cli.demo.command:demo",
 }
 

@@ -142,6 +142,7 @@ class NodeService:
         except (CoordinationError, OutcomeUnknownError) as error:
             # The session ends with the process and takes the registration along.
             self.world.journal.event("left-without-word", error=error)
+        self.world.journal.event("agent-stopped", node=self.world.policy.node)
 
     def _due(self) -> bool:
         try:

@@ -316,3 +316,48 @@ def test_guests_may_start_while_zookeeper_is_out_of_reach(cluster: Cluster) -> N
     assert json.loads(witness.read_bytes()[:-5])["node"] == "compute-1"
     cluster.wait(lambda: "127.0.0.1:1" in agent.tail(), "a word on ZooKeeper")
     assert agent.stop() == 0
+
+
+def test_an_operators_words_by_the_command_line(cluster: Cluster) -> None:
+    """Pause, resume, hold, approve, expect and expunge: each does what it says."""
+    name = cache_name(image_id(1))
+    cluster.put(name)
+    cluster.init()
+    agent = cluster.agent("n1")
+    cluster.wait_live("n1")
+    assert cluster.ask("pause", "--why", "maintenance") == {"paused": "maintenance"}
+    assert cluster.gate_codes() == {"paused"}
+    cluster.ask("resume")
+    assert cluster.gate_codes() == set()
+    cluster.ask("hold", "add", name, "--why", "golden")
+    assert cluster.ask("hold", "list") == [{"name": name, "why": "golden"}]
+    files = {f["name"]: f["reason"] for f in cluster.ask("plan", "--all")["files"]}
+    assert files[name] == "held"
+    assert cluster.run("hold", "add", "README.txt").code == 3
+    cluster.ask("hold", "remove", name)
+    assert cluster.run("hold", "remove", name).code == 3
+    assert cluster.run("approve", "0123456789").code == 3
+    assert cluster.ask("node", "expect", "n2", "n1")["new"] == ["n2"]
+    assert "node-unreported" in cluster.gate_codes()
+    assert cluster.run("node", "expunge", "n2").code == 1
+    cluster.ask("node", "expunge", "n2", "--yes")
+    assert cluster.gate_codes() == set()
+    assert cluster.run("node", "expunge", "n1", "--yes").code == 3
+    agent.kill()
+
+
+def test_a_brake_is_released_by_the_digest_that_it_names(cluster: Cluster) -> None:
+    """The gate's message names the command that opens it, and that one works."""
+    for number in range(4):
+        cluster.put(cache_name(image_id(number)))
+    cluster.clean_by(max_share_percent=10, max_share_floor=2)
+    cluster.init()
+    cluster.agent("n1")
+    cluster.wait_live("n1")
+    status = cluster.ask("status")
+    (reason,) = status["gate"]["reasons"]
+    assert reason["code"] == "brake"
+    digest = reason["message"].split("sharedcache approve ")[1].split("`")[0]
+    cluster.ask("approve", digest)
+    assert cluster.gate_codes() == set()
+    assert len(cluster.ask("plan")["files"]) == 4

@@ -311,7 +311,7 @@ def test_finalizing_is_refused_until_every_node_supports_it(
         new = site.agent("n1")
         old = site.agent("n2", schema_version=1, kernel_naming=KernelNaming.RAW_ID)
         observer = site.observer()
-        coordination, storage = site.session("operator"), site.storage()
+        coordination, storage, who = site.session("op"), site.storage(), "test"
         for agent in (new, old):
             settle(
                 agent,
@@ -319,7 +319,7 @@ def test_finalizing_is_refused_until_every_node_supports_it(
                 what="a report",
             )
         with pytest.raises(RefusedError, match="n2 supports schema 1 only"):
-            finalize(coordination, storage, observer.observe(scan=False), "test")
+            finalize(coordination, storage, observer.observe(scan=False), who, 1.0)
         old.finish()
         upgraded = site.agent("n2")
         settle(
@@ -327,9 +327,13 @@ def test_finalizing_is_refused_until_every_node_supports_it(
             until=lambda: upgraded.publisher.published is not None,
             what="the upgraded node reports",
         )
-        done = finalize(coordination, storage, observer.observe(scan=False), "test")
+        done = finalize(
+            coordination, storage, observer.observe(scan=False), "test", 1.0
+        )
         assert done.finalized_schema == 2
-        again = finalize(coordination, storage, observer.observe(scan=False), "test")
+        again = finalize(
+            coordination, storage, observer.observe(scan=False), "test", 1.0
+        )
         assert again.finalized_schema == 2
         assert b'"finalized_schema": 2' in (storage.read_schema() or b"")
 

@@ -302,9 +302,10 @@ class _Reader:
             subdirectory = self.nova_text(options.NOVA_SUBDIRECTORY) or "_base"
             base = str(Path(agent.instances_path) / subdirectory)
         lock_path = self.path(options.SHAREDCACHE, "lock_path")
-        if not lock_path and (agent.instances_path or base):
-            parent = Path(agent.instances_path or Path(base).parent)
-            lock_path = str(parent / "locks")
+        if not lock_path and base:
+            # Beside the base, where Nova has it, for agents and cleaners alike:
+            # two that lock in different places do not exclude each other.
+            lock_path = str(Path(base).parent / "locks")
         return Settings(
             base=base,
             zookeeper=self.text(options.SHAREDCACHE, "zookeeper"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
+from sharedcache.cleaner import operator
 from sharedcache.cli import data, views
 from sharedcache.cli.base import Given, common_options, connected, pass_given
 from sharedcache.cli.failure import Failure
@@ -12,7 +15,7 @@ from sharedcache.core.planner import node_of
 
 @click.group()
 def node() -> None:
-    """Look at the nodes that are expected to report."""
+    """Look at the nodes that are expected to report, and say which are."""
 
 
 @node.command("list")
@@ -51,3 +54,54 @@ def show_node(given: Given, name: str) -> None:
         )
     said = data.node(view)
     given.emit(said, lambda console: views.pairs(console, said))
+
+
+@node.command("expect")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@common_options
+@pass_given
+def expect_nodes(given: Given, names: tuple[str, ...]) -> None:
+    """Put hosts on the roster before their agents have spoken.
+
+    List every host that mounts the directory: one without an agent is seen by
+    nobody. The gate stays closed until each has reported.
+
+    \b
+      sharedcache node expect compute-1 compute-2 compute-3
+    """  # noqa: D301 - \b is click's mark for text that is not wrapped
+    with connected(given) as to:
+        new = [name for name in names if operator.expect(to.session, name)]
+    given.emit(
+        {"expected": list(names), "new": new},
+        lambda console: console.print(f"Expected; new on the roster: {len(new)}."),
+    )
+
+
+@node.command("expunge")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask: the host is off for good.")
+@common_options
+@pass_given
+def expunge_node(given: Given, name: str, *, yes: bool) -> None:
+    """Take a host that is gone for good off the roster.
+
+    What its last report says is in use counts no longer. A host that is only
+    cut off, and runs on, may lose the files under its guests: be sure it is off.
+    Refused for a live node.
+
+    \b
+      sharedcache node expunge compute-7
+    """  # noqa: D301 - \b is click's mark for text that is not wrapped
+    if not yes:
+        question = f"Is {name} switched off, and will its guests never run again?"
+        try:
+            sure = click.confirm(question, err=True)
+        except click.Abort as error:
+            raise Failure("nobody answered: give --yes") from error
+        if not sure:
+            raise Failure("not expunged, as you say")
+    with connected(given) as to:
+        operator.expunge(to.session, name, time.time())
+    given.emit(
+        {"expunged": name}, lambda console: console.print(f"{name} is expunged.")
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import socket
+import time
 
 import click
 from rich.console import Console
@@ -58,7 +59,7 @@ def commit(given: Given, *, yes: bool) -> None:
         if state["state"] == Stage.READY.value and not yes:
             _ask(observed)
         who = f"{getpass.getuser()}@{socket.gethostname()}"
-        done = finalize(to.session, to.storage, observed, who)
+        done = finalize(to.session, to.storage, observed, who, time.time())
     said = {
         "state": Stage.FINALIZED.value,
         "finalized_schema": done.finalized_schema,

@@ -1,0 +1,121 @@
+"""``sharedcache pause``, ``resume``, ``approve`` and ``hold``: an operator's words."""
+
+from __future__ import annotations
+
+import click
+
+from sharedcache.cleaner import operator
+from sharedcache.cli import output
+from sharedcache.cli.base import Given, common_options, connected, pass_given
+from sharedcache.cli.failure import RefusedFailure
+
+LEAST_DIGEST = 8
+
+
+@click.command()
+@click.option("--why", default="by hand", help="Shown with the closed gate.")
+@common_options
+@pass_given
+def pause(given: Given, why: str) -> None:
+    """Close the gate until `sharedcache resume`. Restoring goes on.
+
+    \b
+      sharedcache pause --why "storage maintenance"
+    """  # noqa: D301 - \b is click's mark for text that is not wrapped
+    with connected(given) as to:
+        operator.pause(to.session, why)
+    given.emit(
+        {"paused": why}, lambda console: console.print("The gate is closed: paused.")
+    )
+
+
+@click.command()
+@common_options
+@pass_given
+def resume(given: Given) -> None:
+    """Take `sharedcache pause` back.
+
+    \b
+      sharedcache resume
+    """  # noqa: D301 - \b is click's mark for text that is not wrapped
+    with connected(given) as to:
+        operator.resume(to.session)
+    given.emit({"paused": None}, lambda console: console.print("No longer paused."))
+
+
+@click.command()
+@click.argument("digest")
+@common_options
+@pass_given
+def approve(given: Given, digest: str) -> None:
+    """Approve the plan that the brake holds back, named by its DIGEST.
+
+    The approval is for that plan alone, to the file, and stands for an hour. The
+    gate's reason `brake` names the digest; its first 8 characters are enough.
+
+    \b
+      sharedcache plan
+      sharedcache approve 3f2a9c04e1b7
+    """  # noqa: D301 - \b is click's mark for text that is not wrapped
+    with connected(given) as to:
+        observed, plan = to.look()
+        if len(digest) < LEAST_DIGEST or not plan.digest.startswith(digest):
+            raise RefusedFailure(
+                f"the plan now is {plan.digest[:12]}, not {digest}: look at it again"
+            )
+        operator.approve(to.session, plan.digest, observed.seen.storage_now_ns)
+    said = {"approved": plan.digest, "for_s": operator.APPROVAL_S}
+    given.emit(
+        said, lambda console: console.print(f"Approved: plan {plan.digest[:12]}.")
+    )
+
+
+@click.group()
+def hold() -> None:
+    """Order that files are kept, whatever their age and use."""
+
+
+@hold.command("add")
+@click.argument("name")
+@click.option("--why", default="by hand", help="Shown in the list of holds.")
+@common_options
+@pass_given
+def add_hold(given: Given, name: str, why: str) -> None:
+    """Keep the cache file NAME; one in quarantine is not purged.
+
+    \b
+      sharedcache hold add da39a3ee5e6b4b0d3255bfef95601890afd80709 --why "golden"
+    """  # noqa: D301 - \b is click's mark for text that is not wrapped
+    with connected(given) as to:
+        operator.hold(to.session, name, why)
+    given.emit(
+        {"name": name, "why": why}, lambda console: console.print(f"{name} is held.")
+    )
+
+
+@hold.command("list")
+@common_options
+@pass_given
+def list_holds(given: Given) -> None:
+    """List the holds."""
+    with connected(given) as to:
+        found = operator.holds(to.session)
+    given.emit(
+        [{"name": one.name, "why": one.why} for one in found],
+        lambda console: output.rows(
+            console, ("name", "why"), [(one.name, one.why) for one in found]
+        ),
+    )
+
+
+@hold.command("remove")
+@click.argument("name")
+@common_options
+@pass_given
+def remove_hold(given: Given, name: str) -> None:
+    """Take the hold on NAME back."""
+    with connected(given) as to:
+        operator.release(to.session, name)
+    given.emit(
+        {"name": name}, lambda console: console.print(f"{name} is no longer held.")
+    )
