@@ -27,6 +27,13 @@ Report last[NODES];
 bit event[NODES]; /* a use was heard of since the sources were asked last */
 bit deaf[NODES];  /* events are being lost: the agent or libvirtd restarts */
 
+/* Steps whose order does not matter to each other are one, unless -DFINE. */
+#ifdef FINE
+#define TOGETHER
+#else
+#define TOGETHER atomic
+#endif
+
 /* A use at this moment is heard of, unless events are being lost. */
 #ifdef M_NO_EVENTS
 #define HEAR(n) skip
@@ -36,7 +43,6 @@ bit deaf[NODES];  /* events are being lost: the agent or libvirtd restarts */
 
 /* Windows.after and the round that is read again after the looks. */
 inline take_look(n, r1, lost, used) {
-  d_step {
 #ifdef M_ROUND_BEFORE
     /* Mutant: the window claims the round that was read before the looks. */
     again = r1;
@@ -74,12 +80,10 @@ inline take_look(n, r1, lost, used) {
        fi
     fi;
     again = 0; seen = 0
-  }
 }
 
 /* What the report after the latest look says (Windows.coverage). */
 inline publish(n, used, saw, wants) {
-  d_step {
     last[n].given = 1;
     last[n].upto = present[n].upto;
     last[n].now = used;
@@ -95,7 +99,6 @@ inline publish(n, used, saw, wants) {
        last[n].since = before[n].seen;
        last[n].unbroken = 1
     fi
-  }
 }
 
 /* may_raise: every rostered node has reported the present round. */

@@ -13,7 +13,7 @@
 #define LOSSES 1
 #endif
 #ifndef STARTS
-#define STARTS 2
+#define STARTS 1
 #endif
 
 #include "node.pml"
@@ -32,10 +32,9 @@ byte at = NOWHERE;    /* where the guest is */
 active proctype guest() {
   byte starts = 0;
   do
+  /* The nodes are alike, so the guest may as well start on the first. */
   :: d_step { at == NOWHERE && starts < STARTS && OPENS(0) ->
        at = 0; starts++; HEAR(0) }
-  :: d_step { at == NOWHERE && starts < STARTS && OPENS(1) ->
-       at = 1; starts++; HEAR(1) }
   /* It migrates: the use leaves one node at the moment it is on the other. */
   :: d_step { at == 0 -> at = 1; HEAR(1) }
   :: d_step { at == 1 -> at = 0; HEAR(0) }
@@ -58,52 +57,62 @@ proctype agent(byte n) {
   bit known, saw, used, lost, seen;
   do
   :: true ->
-#ifdef M_ROUND_AFTER
-     skip;
-#elif defined(M_MANIFEST_FIRST)
-     /* Mutant: the manifest is read before the round. */
-     known = taken;
-     r1 = round;
-#else
-     r1 = round;
-     known = taken;
-#endif
-     /* Open the cache name and see that it is gone here. */
-     d_step {
-       saw = 0;
-       if
-#ifdef M_NO_GONE_CHECK
-       :: true
-#elif defined(M_LISTING)
-       /* Mutant: the entries are those that a cached listing shows. */
-       :: !listed[n]
-       :: listed[n] && named -> saw = 1
-       :: listed[n] && !named && cached[n] -> saw = 1
-       :: listed[n] && !named && cached[n] -> cached[n] = 0
-       :: listed[n] && !named && !cached[n]
-#else
-       :: !known
-       :: known && named -> saw = 1
-       :: known && !named && cached[n] -> saw = 1
-       :: known && !named && cached[n] -> cached[n] = 0
-       :: known && !named && !cached[n]
-#endif
-       fi;
-       known = 0;
+     TOGETHER {
+#ifdef M_MANIFEST_FIRST
+       /* Mutant: the manifest is read before the round. */
+       known = taken;
      }
-     /* Events are heard again before the sources are asked. */
-     d_step { lost = deaf[n]; deaf[n] = 0 }
-     used = (at == n);
+     TOGETHER {
+       r1 = round;
+#else
+       r1 = round;
+       known = taken;
+#endif
+     }
+     TOGETHER {
+       /* Open the cache name and see that it is gone here; a cached name may
+          still lead to the inode, and is seen, or is found to be gone. */
+       atomic {
+#ifdef M_LISTING
+         /* Mutant: the entries are those that a cached listing shows. */
+         known = listed[n];
+#endif
+#ifdef M_NO_GONE_CHECK
+         known = 0;
+#endif
+         if
+         :: !known || (!named && !cached[n])
+         :: known && (named || cached[n]) -> saw = 1
+         :: known && !named && cached[n] -> cached[n] = 0
+         fi;
+         known = 0
+       }
+       /* Events are heard again before the sources are asked. */
+       d_step { lost = deaf[n]; deaf[n] = 0 }
+       used = (at == n);
+     }
 #ifdef M_ROUND_AFTER
      /* Mutant: the round that a report is of is read after the looks. */
      r1 = round;
 #endif
-     take_look(n, r1, lost, used);
      if
-     :: publish(n, used, saw, 0)
-     :: true /* the agent dies before it publishes */
-     fi;
-     d_step { r1 = 0; saw = 0; used = 0; lost = 0 }
+     :: d_step {
+          take_look(n, r1, lost, used);
+#ifndef FINE
+          publish(n, used, saw, 0);
+          r1 = 0; saw = 0; used = 0; lost = 0
+#endif
+        }
+#ifdef FINE
+        if
+        :: d_step { publish(n, used, saw, 0) }
+        :: true /* The agent dies before it publishes. */
+        fi;
+        d_step { r1 = 0; saw = 0; used = 0; lost = 0 }
+#endif
+     /* The agent dies within its look; the next one begins with a new look. */
+     :: d_step { deaf[n] -> r1 = 0; saw = 0; used = 0; lost = 0 }
+     fi
   od
 }
 
