@@ -18,6 +18,7 @@ from sharedcache.adapters.zookeeper_server import (
 )
 from tests.support import EXTERNAL_SERVER, ExternalServer, restore
 from tests.support.cluster import Cluster
+from tests.support.inprocess import Site
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -144,4 +145,14 @@ def cluster(
 ) -> Iterator[Cluster]:
     """Make a base directory and nothing else yet; its processes end with the test."""
     with Cluster(tmp_path, zookeeper.address, zk_cluster_name) as made:
+        yield made
+
+
+@pytest.fixture
+def site(
+    tmp_path: Path, zookeeper: PrivateServer | ExternalServer, zk_cluster_name: str
+) -> Iterator[Site]:
+    """Found a cluster at the newest schema, its services in this very process."""
+    with Site(tmp_path / "site", zookeeper.address, zk_cluster_name) as made:
+        made.found()
         yield made

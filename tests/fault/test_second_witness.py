@@ -6,8 +6,6 @@ Nothing is removed, no epoch is used up, and the reason has its own code.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,31 +15,9 @@ from sharedcache.core.gate import Code
 from sharedcache.core.planner import make_plan
 from sharedcache.node.service import NodeService, start
 from sharedcache.node.world import AgentRefusedError
-from tests.support import eventually
-from tests.support.inprocess import FAST, Site, image_id
+from tests.support.inprocess import FAST, Site, image_id, publish, settle
 
 pytestmark = pytest.mark.timeout(90)
-
-
-@pytest.fixture
-def site(tmp_path: Path, zookeeper: object, zk_cluster_name: str) -> Iterator[Site]:
-    """Found a cluster at the newest schema."""
-    with Site(tmp_path / "site", zookeeper.address, zk_cluster_name) as made:  # type: ignore[attr-defined]
-        made.found()
-        yield made
-
-
-def settle(
-    *services: NodeService | CleanerService, until: Callable[[], bool], what: str
-) -> None:
-    """Let every service make steps in turn until something holds."""
-
-    def holds() -> bool:
-        for service in services:
-            service.step()
-        return until()
-
-    eventually(holds, 30.0, what)
 
 
 def codes(site: Site) -> set[Code]:
@@ -61,7 +37,7 @@ def steps(service: NodeService | CleanerService, count: int = 20) -> None:
 def reporting(site: Site, node: str = "n1") -> NodeService:
     """Start an agent and let it report."""
     agent = site.agent(node)
-    settle(agent, until=lambda: agent.publisher.published is not None, what="a report")
+    publish(agent)
     return agent
 
 

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,14 +22,6 @@ from tests.support import eventually
 from tests.support.inprocess import Site, image_id
 
 pytestmark = pytest.mark.timeout(90)
-
-
-@pytest.fixture
-def site(tmp_path: Path, zookeeper: object, zk_cluster_name: str) -> Iterator[Site]:
-    """Found a cluster at the newest schema."""
-    with Site(tmp_path / "site", zookeeper.address, zk_cluster_name) as made:  # type: ignore[attr-defined]
-        made.found()
-        yield made
 
 
 @contextmanager

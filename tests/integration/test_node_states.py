@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -15,36 +13,9 @@ from sharedcache.core.model import NodeState, Uses
 from sharedcache.core.names import digest_of
 from sharedcache.core.policy import MissingNodes
 from sharedcache.node.service import NodeService
-from tests.support import eventually
-from tests.support.inprocess import FAST, Site, image_id
+from tests.support.inprocess import FAST, Site, gate_codes, image_id, publish, settle
 
 pytestmark = pytest.mark.timeout(90)
-
-
-@pytest.fixture
-def site(tmp_path: Path, zookeeper: object, zk_cluster_name: str) -> Iterator[Site]:
-    """Found a cluster at the newest schema."""
-    with Site(tmp_path / "site", zookeeper.address, zk_cluster_name) as made:  # type: ignore[attr-defined]
-        made.found()
-        yield made
-
-
-def settle(
-    *services: NodeService | CleanerService, until: Callable[[], bool], what: str
-) -> None:
-    """Let every service make steps in turn until something holds."""
-
-    def holds() -> bool:
-        for service in services:
-            service.step()
-        return until()
-
-    eventually(holds, 30.0, what)
-
-
-def publish(agent: NodeService) -> None:
-    """Step an agent until it has reported."""
-    settle(agent, until=lambda: agent.publisher.published is not None, what="a report")
 
 
 def passes(cleaner: CleanerService, *agents: NodeService, count: int = 10) -> None:
@@ -56,12 +27,6 @@ def passes(cleaner: CleanerService, *agents: NodeService, count: int = 10) -> No
         until=lambda: cleaner.harvest.passes >= first + count,
         what=f"{count} passes",
     )
-
-
-def codes(cleaner: CleanerService) -> set[tuple[Code, str]]:
-    """Return the gate's reasons as the cleaner saw them last."""
-    assert cleaner.harvest.gate is not None
-    return {(r.code, r.subject) for r in cleaner.harvest.gate.reasons}
 
 
 def state_of(cleaner: CleanerService, node: str) -> NodeState:
@@ -111,7 +76,7 @@ def test_a_sealed_node_that_starts_again_closes_the_gate_until_it_reports(
     again = site.agent("n2")
     cleaner = site.cleaner("c1")
     passes(cleaner, live)
-    assert (Code.NODE_UNREPORTED, "n2") in codes(cleaner)
+    assert (Code.NODE_UNREPORTED, "n2") in gate_codes(cleaner)
     assert path.exists()
     settle(
         live, again, cleaner, until=lambda: not path.exists(), what="it reports again"
@@ -127,7 +92,7 @@ def test_an_agent_that_just_stops_leaves_its_node_missing(site: Site) -> None:
     cleaner = site.cleaner("c1")
     settle(live, cleaner, until=lambda: not path.exists(), what="it is quarantined")
     passes(cleaner, live)
-    assert codes(cleaner) == {(Code.NODE_MISSING, "n2")}
+    assert gate_codes(cleaner) == {(Code.NODE_MISSING, "n2")}
     assert not cleaner.harvest.purged.names
     back = site.agent("n2")
     settle(
@@ -171,7 +136,7 @@ def test_a_degraded_node_keeps_its_last_good_uses_and_holds_back_purging(
     cleaner = site.cleaner("c1")
     settle(agent, cleaner, until=lambda: not gone.exists(), what="it is quarantined")
     passes(cleaner, agent)
-    assert codes(cleaner) == {(Code.NODE_DEGRADED, "n1")}
+    assert gate_codes(cleaner) == {(Code.NODE_DEGRADED, "n1")}
     assert state_of(cleaner, "n1") is NodeState.DEGRADED
     assert not cleaner.harvest.purged.names
     assert kept.exists()

@@ -2,49 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from sharedcache.cleaner import operator
 from sharedcache.cleaner.finalize import RefusedError
-from sharedcache.cleaner.service import CleanerService
 from sharedcache.core.gate import Code
 from sharedcache.core.planner import Why, make_plan
-from sharedcache.node.service import NodeService
-from tests.support import eventually
-from tests.support.inprocess import FAST, Site, image_id
+from tests.support.inprocess import FAST, Site, gate_codes, image_id, settle
 
 pytestmark = pytest.mark.timeout(90)
-
-
-@pytest.fixture
-def site(tmp_path: Path, zookeeper: object, zk_cluster_name: str) -> Iterator[Site]:
-    """Found a cluster at the newest schema."""
-    with Site(tmp_path / "site", zookeeper.address, zk_cluster_name) as made:  # type: ignore[attr-defined]
-        made.found()
-        yield made
-
-
-def settle(
-    *services: NodeService | CleanerService, until: Callable[[], bool], what: str
-) -> None:
-    """Let every service make steps in turn until something holds."""
-
-    def holds() -> bool:
-        for service in services:
-            service.step()
-        return until()
-
-    eventually(holds, 30.0, what)
-
-
-def gate_codes(cleaner: CleanerService) -> set[Code]:
-    """Return the gate's codes as the cleaner saw them last."""
-    gate = cleaner.harvest.gate
-    return set() if gate is None else {reason.code for reason in gate.reasons}
 
 
 def test_a_pause_closes_the_gate_until_it_is_taken_back(site: Site) -> None:
@@ -54,7 +22,7 @@ def test_a_pause_closes_the_gate_until_it_is_taken_back(site: Site) -> None:
     operator.pause(word, "storage work")
     path = site.image(image_id())
     settle(agent, cleaner, until=lambda: cleaner.harvest.passes > 5, what="passes")
-    assert Code.PAUSED in gate_codes(cleaner)
+    assert (Code.PAUSED, "operator") in gate_codes(cleaner)
     assert path.exists()
     operator.resume(word)
     settle(agent, cleaner, until=lambda: not path.exists(), what="it is taken")
@@ -69,7 +37,10 @@ def test_a_braked_plan_waits_for_the_approval_of_that_very_plan(site: Site) -> N
         "c1", replace(FAST, max_share_percent=50.0, max_share_floor=3)
     )
     settle(
-        agent, cleaner, until=lambda: Code.BRAKE in gate_codes(cleaner), what="a brake"
+        agent,
+        cleaner,
+        until=lambda: (Code.BRAKE, "plan") in gate_codes(cleaner),
+        what="a brake",
     )
     assert all(path.exists() for path in paths)
     plan, observed = cleaner.harvest.plan, cleaner.harvest.observed
@@ -129,7 +100,7 @@ def test_an_expected_node_closes_the_gate_until_it_reports(site: Site) -> None:
     path = site.image(image_id())
     agent, cleaner = site.agent("n1"), site.cleaner("c1")
     settle(agent, cleaner, until=lambda: cleaner.harvest.passes > 5, what="passes")
-    assert Code.NODE_UNREPORTED in gate_codes(cleaner)
+    assert (Code.NODE_UNREPORTED, "n2") in gate_codes(cleaner)
     assert path.exists()
     second = site.agent("n2")
     settle(agent, second, cleaner, until=lambda: not path.exists(), what="it is taken")
@@ -147,7 +118,7 @@ def test_only_a_node_that_is_not_live_can_be_expunged(site: Site) -> None:
         operator.expunge(word, "n3", 0.0)
     lost.finish()
     settle(agent, cleaner, until=lambda: not path.exists(), what="it is quarantined")
-    assert gate_codes(cleaner) == {Code.NODE_MISSING}
+    assert gate_codes(cleaner) == {(Code.NODE_MISSING, "n2")}
     operator.expunge(word, "n2", 1.0)
     settle(
         agent,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,36 +16,11 @@ from sharedcache.core.model import KernelNaming, NodeState
 from sharedcache.core.names import digest_of
 from sharedcache.core.planner import make_plan
 from sharedcache.core.ports import FencedError
-from sharedcache.node.service import NodeService
 from sharedcache.node.world import SupersededError
 from tests.support import eventually, expire_session
-from tests.support.inprocess import FAST, SESSION_TIMEOUT_S, Site, image_id
+from tests.support.inprocess import FAST, SESSION_TIMEOUT_S, Site, image_id, settle
 
 pytestmark = pytest.mark.timeout(90)
-
-
-@pytest.fixture
-def site(tmp_path: Path, zookeeper: object, zk_cluster_name: str) -> Iterator[Site]:
-    """Found a cluster at the newest schema."""
-    with Site(tmp_path / "site", zookeeper.address, zk_cluster_name) as made:  # type: ignore[attr-defined]
-        made.found()
-        yield made
-
-
-def settle(
-    *services: NodeService | CleanerService,
-    until: Callable[[], bool],
-    what: str,
-    deadline_s: float = 30.0,
-) -> None:
-    """Let every service make steps in turn until something holds."""
-
-    def holds() -> bool:
-        for service in services:
-            service.step()
-        return until()
-
-    eventually(holds, deadline_s, what)
 
 
 def names_in(site: Site) -> set[str]:

@@ -10,6 +10,7 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,10 +26,12 @@ from sharedcache.cleaner.finalize import Founded, found
 from sharedcache.cleaner.observe import Observer
 from sharedcache.cleaner.service import CleanerService
 from sharedcache.cleaner.world import CleanerWorld
+from sharedcache.core.gate import Code
 from sharedcache.core.names import Kind, digest_of
 from sharedcache.core.policy import AgentPolicy, CleanerPolicy
 from sharedcache.node.service import NodeService, start
 from sharedcache.node.world import World
+from tests.support.polling import eventually
 
 SESSION_TIMEOUT_S = 4.0
 
@@ -55,6 +58,33 @@ class Told:
     def names(self) -> list[str]:
         """List the events' names, in order."""
         return [name for name, _ in self.events]
+
+
+def settle(
+    *services: NodeService | CleanerService,
+    until: Callable[[], object],
+    what: str,
+    deadline_s: float = 30.0,
+) -> None:
+    """Let every service make steps in turn until something holds."""
+
+    def holds() -> object:
+        for service in services:
+            service.step()
+        return until()
+
+    eventually(holds, deadline_s, what)
+
+
+def publish(agent: NodeService) -> None:
+    """Step an agent until it has reported."""
+    settle(agent, until=lambda: agent.publisher.published, what="a report")
+
+
+def gate_codes(cleaner: CleanerService) -> set[tuple[Code, str]]:
+    """Return the gate's reasons as a cleaner saw them last."""
+    gate = cleaner.harvest.gate
+    return set() if gate is None else {(r.code, r.subject) for r in gate.reasons}
 
 
 def image_id() -> str:
