@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from sharedcache import ledger
-from sharedcache.cleaner.lead import batch_name, clear_authorisation, rewrite, taken
 from sharedcache.cleaner.observe import Observed
+from sharedcache.cleaner.settle import batch_name, clear_authorisation, rewrite, taken
 from sharedcache.cleaner.world import (
     CleanerWorld,
     DeposedError,
@@ -27,7 +27,7 @@ from sharedcache.core.model import (
     ManifestEntry,
     Unreadable,
 )
-from sharedcache.core.planner import Purging, Taking
+from sharedcache.core.plan import Purging, Taking
 from sharedcache.core.ports import (
     Check,
     ConflictError,

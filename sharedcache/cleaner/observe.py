@@ -23,7 +23,7 @@ from sharedcache.core.model import (
     Unreadable,
     Witness,
 )
-from sharedcache.core.planner import Observation
+from sharedcache.core.plan import Observation
 from sharedcache.core.policy import MissingNodes
 from sharedcache.core.ports import (
     Coordination,

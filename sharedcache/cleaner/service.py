@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from sharedcache.cleaner.act import Actor, Purged, Taken
 from sharedcache.cleaner.finalize import finalize, publish_schema
-from sharedcache.cleaner.lead import Settler, take_office
+from sharedcache.cleaner.lead import take_office
 from sharedcache.cleaner.observe import Observed, Observer
+from sharedcache.cleaner.settle import Settler
 from sharedcache.cleaner.world import (
     CleanerWorld,
     DeposedError,
@@ -18,7 +19,8 @@ from sharedcache.core import codec, rollout
 from sharedcache.core.checker import PlanRejectedError, check_plan
 from sharedcache.core.gate import Gate
 from sharedcache.core.model import EntryState, Rollout
-from sharedcache.core.planner import Plan, Verdict, make_plan, voices
+from sharedcache.core.plan import Plan, Verdict
+from sharedcache.core.planner import make_plan, voices
 from sharedcache.core.ports import (
     CoordinationError,
     FencedError,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sharedcache.adapters.storage import DirectoryStorage
     from sharedcache.adapters.zookeeper.session import ZooKeeperSession
     from sharedcache.cleaner.observe import Observed
-    from sharedcache.core.planner import Plan
+    from sharedcache.core.plan import Plan
 
 CONNECT_S = 8.0
 """How long a command waits for ZooKeeper, in seconds."""

@@ -10,7 +10,7 @@ from sharedcache.core import rollout, schema
 from sharedcache.core.gate import Gate, NodeView
 from sharedcache.core.model import ManifestEntry, NodeState, Report, Rollout
 from sharedcache.core.names import Kind, classify
-from sharedcache.core.planner import Plan, Verdict, Why
+from sharedcache.core.plan import Plan, Verdict, Why
 
 _TIMED = ("grace", "name caches")
 

@@ -22,7 +22,7 @@ from sharedcache.core.model import (
     Report,
     Uses,
 )
-from sharedcache.core.planner import Observation, Plan, Purging, Taking
+from sharedcache.core.plan import Observation, Plan, Purging, Taking
 from sharedcache.core.policy import CleanerPolicy, MissingNodes
 
 _WHOLE = (

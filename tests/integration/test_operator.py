@@ -9,7 +9,8 @@ import pytest
 from sharedcache.cleaner import operator
 from sharedcache.cleaner.finalize import RefusedError
 from sharedcache.core.gate import Code
-from sharedcache.core.planner import Why, make_plan
+from sharedcache.core.plan import Why
+from sharedcache.core.planner import make_plan
 from tests.support.inprocess import FAST, Site, gate_codes, image_id, settle
 
 pytestmark = pytest.mark.timeout(90)

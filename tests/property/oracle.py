@@ -17,7 +17,7 @@ from sharedcache.core.model import (
     Report,
     Uses,
 )
-from sharedcache.core.planner import Observation
+from sharedcache.core.plan import Observation
 from sharedcache.core.policy import CleanerPolicy, MissingNodes
 from tests.property.strategies import FAMILY, RECOGNISED, SECOND, World
 

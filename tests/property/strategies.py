@@ -27,7 +27,7 @@ from sharedcache.core.model import (
     Witness,
 )
 from sharedcache.core.names import Kind, leaf_of
-from sharedcache.core.planner import Observation
+from sharedcache.core.plan import Observation
 from sharedcache.core.policy import CleanerPolicy, MissingNodes
 
 settings.register_profile(

@@ -26,7 +26,8 @@ from sharedcache.core.model import (
     Witness,
 )
 from sharedcache.core.names import Kind, leaf_of
-from sharedcache.core.planner import Observation, make_plan, voices
+from sharedcache.core.plan import Observation
+from sharedcache.core.planner import make_plan, voices
 from sharedcache.core.policy import CleanerPolicy
 from sharedcache.core.rounds import Confirmation, may_raise, raise_helps
 from sharedcache.core.window import Look, Windows

@@ -12,15 +12,8 @@ from sharedcache.core.checker import PlanRejectedError, check_plan
 from sharedcache.core.gate import Gate
 from sharedcache.core.model import KernelNaming, Report
 from sharedcache.core.names import Kind
-from sharedcache.core.planner import (
-    Observation,
-    Plan,
-    Purging,
-    Taking,
-    Verdict,
-    Why,
-    make_plan,
-)
+from sharedcache.core.plan import Observation, Plan, Purging, Taking, Verdict, Why
+from sharedcache.core.planner import make_plan
 from tests.property import oracle
 from tests.property.strategies import RECOGNISED, World, worlds
 

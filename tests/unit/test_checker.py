@@ -20,7 +20,8 @@ from sharedcache.core.model import (
     Unreadable,
     Witness,
 )
-from sharedcache.core.planner import Observation, Plan, make_plan
+from sharedcache.core.plan import Observation, Plan
+from sharedcache.core.planner import make_plan
 from sharedcache.core.policy import CleanerPolicy, MissingNodes
 from tests.property.strategies import (
     CLUSTER,

@@ -23,7 +23,8 @@ from sharedcache.core.model import (
     Rollout,
     Unreadable,
 )
-from sharedcache.core.planner import Observation, Plan, make_plan
+from sharedcache.core.plan import Observation, Plan
+from sharedcache.core.planner import make_plan
 from sharedcache.core.policy import CleanerPolicy, PolicyError
 from sharedcache.core.ports import DisconnectedError, StorageError
 from sharedcache.ledger import Versioned

@@ -10,15 +10,8 @@ import pytest
 from sharedcache.core.gate import Code
 from sharedcache.core.model import Baseline, EntryState, FileFacts, ManifestBatch
 from sharedcache.core.names import Kind
-from sharedcache.core.planner import (
-    Observation,
-    Plan,
-    Verdict,
-    Why,
-    make_plan,
-    node_of,
-    voices,
-)
+from sharedcache.core.plan import Observation, Plan, Verdict, Why
+from sharedcache.core.planner import make_plan, node_of, voices
 from sharedcache.core.policy import CleanerPolicy, MissingNodes
 from tests.property.strategies import (
     D1,
