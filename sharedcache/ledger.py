@@ -270,6 +270,16 @@ def pack_report(report: Report, token: str) -> Packed:
     return Packed(head, parts)
 
 
+def tombstone_data(node: str, incarnation: Incarnation | None, now: float) -> bytes:
+    """Encode the record of an expunged node; ``incarnation`` is its witness's."""
+    witness = (
+        {}
+        if incarnation is None
+        else {"boot_id": incarnation.boot_id, "start": incarnation.start}
+    )
+    return codec.pack({"node": node, "report": None, "expunged_at": now, **witness})
+
+
 def roster_data(node: str, packed: Packed | None, expunged_at: float | None) -> bytes:
     """Encode a roster record with its report, or the head of its report."""
     report = None if packed is None else packed.capabilities
@@ -332,8 +342,8 @@ def _report(node: str, values: object) -> Report | Unreadable:
 class Tombstone:
     """What stays of an expunged node.
 
-    ``incarnation`` is that of its last report, ``None`` if it had none: a
-    witness of any other is the trace of an agent that came back.
+    ``incarnation`` is that of its witness when it was expunged, ``None`` if it
+    had none: a witness of any other is the trace of an agent that came back.
     """
 
     expunged_at: float
@@ -387,7 +397,8 @@ def roster_of(records: Iterable[tuple[str, Record | None]]) -> Roster:
             unreadable[node] = Unreadable(str(error), newer=newer)
             continue
         if gone_at is not None:
-            expunged[node] = Tombstone(gone_at, _last_incarnation(report))
+            values = codec.unpack(record.data)
+            expunged[node] = Tombstone(gone_at, _last_incarnation(values))
         elif report is None:
             silent.add(node)
         else:
@@ -395,10 +406,9 @@ def roster_of(records: Iterable[tuple[str, Record | None]]) -> Roster:
     return Roster(heads, frozenset(silent), unreadable, expunged, versions)
 
 
-def _last_incarnation(report: Mapping[str, object] | None) -> Incarnation | None:
-    if report is None:
-        return None
-    found = codec.readable(lambda: codec.incarnation_from_record(report))
+def _last_incarnation(values: Mapping[str, object]) -> Incarnation | None:
+    """Read the incarnation in a tombstone; ``None`` if the node had no witness."""
+    found = codec.readable(lambda: codec.incarnation_from_record(values))
     return None if isinstance(found, Unreadable) else found
 
 

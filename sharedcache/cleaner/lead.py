@@ -10,7 +10,12 @@ from dataclasses import dataclass
 
 from sharedcache import ledger
 from sharedcache.cleaner.settle import Settler, clear_authorisation
-from sharedcache.cleaner.world import CleanerWorld, DeposedError, Leadership
+from sharedcache.cleaner.world import (
+    CannotStandError,
+    CleanerWorld,
+    DeposedError,
+    Leadership,
+)
 from sharedcache.core import codec, names
 from sharedcache.core.model import (
     Cluster,
@@ -20,6 +25,7 @@ from sharedcache.core.ports import (
     Check,
     ConflictError,
     CoordinationError,
+    FencedError,
     NameExistsError,
     NameMissingError,
     NotEmptyStorageError,
@@ -35,11 +41,13 @@ SEAL_TRIES = 1000
 def take_office(world: CleanerWorld) -> Leadership | None:
     """Try once to become the leader, predecessors sealed; ``None`` if it cannot be.
 
-    Raises ``DeposedError`` when the office was lost on the way,
+    Raises ``CannotStandError`` when it could not succeed anyway,
+    ``DeposedError`` when the office was lost on the way,
     ``CoordinationError`` and ``StorageError`` when the world failed.
     """
-    if not may_stand(world):
+    if world.coordination.leader() not in (None, world.name):
         return None
+    check_standing(world)
     candidacy = world.coordination.campaign()
     if candidacy is None:
         return None
@@ -60,23 +68,46 @@ def take_office(world: CleanerWorld) -> Leadership | None:
     return leadership
 
 
-def may_stand(world: CleanerWorld) -> bool:
-    """Whether directory and tree are one cluster's and can be read.
+def check_standing(world: CleanerWorld) -> None:
+    """Raise ``CannotStandError`` if taking office could not succeed.
 
-    Nothing is written when they are not: no epoch is used up by a cleaner
-    that could not take office anyway.
+    Nothing is written then: no epoch is used up, and no entry's wait starts
+    again, by a cleaner that would have to stand down at once.
     """
     disk = ledger.marker_of(world.storage.read_marker())
     world.coordination.sync()
     tree = ledger.cluster_of(world.coordination.get(ledger.IDENTITY))
     if not isinstance(disk, Cluster) or disk != tree:
-        return False
+        raise CannotStandError(
+            "directory and ZooKeeper do not name one cluster: see `sharedcache status`"
+        )
     reader = ledger.ManifestReader()
     reader.read(world.coordination, world.coordination.get(ledger.MANIFEST))
-    if reader.broken:
-        return False
+    for batch, broken in reader.broken.items():
+        raise CannotStandError(f"the manifest's record {batch}: {broken.why}")
     number = ledger.counter_of(world.coordination.get(ledger.EPOCH))
-    return max(world.storage.epochs(), default=0) <= number.value
+    epochs = world.storage.epochs()
+    if max(epochs, default=0) > number.value:
+        raise CannotStandError(
+            f"the storage knows epoch {max(epochs)}, ZooKeeper {number.value}"
+        )
+    for epoch in (epoch for epoch, sealed in epochs.items() if not sealed):
+        _check_leaves(world, epoch)
+
+
+def _check_leaves(world: CleanerWorld, epoch: int) -> None:
+    """Raise ``CannotStandError`` if something of somebody else's lies in an epoch."""
+    try:
+        leaves = world.storage.epoch_list(epoch)
+    except FencedError:
+        # Sealed meanwhile: there is nothing left in it.
+        return
+    for leaf in leaves:
+        if names.parse_leaf(leaf) is None:
+            raise CannotStandError(
+                f"epochs/{epoch}/{leaf} is none of ours: move it away by hand, so "
+                "that the epoch can be sealed"
+            )
 
 
 def _claim(world: CleanerWorld, candidacy: Candidacy) -> Leadership:

@@ -250,14 +250,12 @@ def _strangers(
     """Name who left a trace and is not on the roster.
 
     An expunged node's own witness is no trace, as long as it bears the
-    incarnation of the node's last report: then no agent ran there since.
+    incarnation that it bore then: no agent ran there since.
     """
     traces = {
         node
         for node, witness in witnesses.items()
-        if node not in tombstones
-        or tombstones[node].incarnation != witness.incarnation
-        or witness.incarnation is None
+        if node not in tombstones or tombstones[node].incarnation != witness.incarnation
     }
     return sorted((traces | members) - set(reports))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sharedcache import ledger
 from sharedcache.cleaner.finalize import RefusedError
 from sharedcache.core import codec, names
-from sharedcache.core.model import NANOSECONDS
+from sharedcache.core.model import NANOSECONDS, Unreadable
 from sharedcache.core.ports import (
     ConflictError,
     Coordination,
@@ -16,6 +16,7 @@ from sharedcache.core.ports import (
     Delete,
     Operation,
     Set,
+    Storage,
 )
 
 APPROVAL_S = 3600.0
@@ -23,8 +24,19 @@ APPROVAL_S = 3600.0
 
 
 def pause(coordination: Coordination, why: str) -> None:
-    """Close the gate until ``resume``; ``why`` is shown with it."""
-    coordination.commit([Set(ledger.PAUSE, codec.pack({"why": why}), None)])
+    """Close the gate until ``resume``; ``why`` is shown with it.
+
+    A pass under way stops before its next step, and an authorisation that is
+    being asked for fails.
+    """
+    coordination.commit(
+        [Set(ledger.PAUSE, codec.pack({"why": why}), None), *_interrupting()]
+    )
+
+
+def _interrupting() -> list[Operation]:
+    """Return what makes a leader look again before it does anything more."""
+    return [ledger.bump(ledger.ROSTER_COUNTER), ledger.bump(ledger.VETO_COUNTER)]
 
 
 def resume(coordination: Coordination) -> None:
@@ -57,7 +69,7 @@ def hold(coordination: Coordination, name: str, why: str) -> None:
         raise RefusedError(f"{name} is no cache name, so no cleaner ever touches it")
     data, path = codec.pack({"why": why}), ledger.hold_path(name)
     try:
-        coordination.commit([Create(path, data)])
+        coordination.commit([Create(path, data), *_interrupting()])
     except ConflictError:
         coordination.commit([Set(path, data, None)])
 
@@ -89,43 +101,56 @@ def expect(coordination: Coordination, node: str) -> bool:
         raise RefusedError(
             f"{node!r} cannot name a node: letters, digits, dot, dash, underscore"
         )
-    data = ledger.roster_data(node, None, None)
+    path, data = ledger.node_path(node), ledger.roster_data(node, None, None)
+    coordination.sync()
+    record = coordination.get(path)
+    write: Operation = Create(path, data)
+    if record is not None:
+        if node not in ledger.roster_of([(node, record)]).expunged:
+            return False
+        write = Set(path, data, record.version)
     try:
-        coordination.commit(
-            [
-                Create(ledger.node_path(node), data),
-                ledger.bump(ledger.ROSTER_COUNTER),
-            ]
-        )
+        coordination.commit([write, ledger.bump(ledger.ROSTER_COUNTER)])
     except ConflictError:
+        # Its agent, or another operator, was faster.
         return False
     return True
 
 
-def expunge(coordination: Coordination, node: str, now: float) -> None:
+def expunge(
+    coordination: Coordination, storage: Storage, node: str, now: float
+) -> None:
     """Take a node off the roster; its tombstone stays.
 
     The caller has the operator's word that the host is off: a host that runs
     on loses every guarantee.  ``now`` is for people to read, in seconds since
-    1970.  Raises ``RefusedError`` for a live node, or one that is not rostered;
-    the transaction itself checks that the node is not registered.
+    1970.  The tombstone bears the incarnation of the node's witness, so that
+    an agent that starts there again is noticed.  Raises ``RefusedError`` for a
+    live node, or one of which there is no trace; the transaction itself checks
+    that the node is not registered.
     """
+    witness = storage.witness_read(node)
     coordination.sync()
     record = coordination.get(ledger.node_path(node))
-    if record is None:
-        raise RefusedError(f"{node} is not on the roster")
-    try:
-        values = dict(codec.unpack(record.data))
-    except codec.RecordError:
-        # The record is replaced whole: its report could not be read anyway.
-        values = {"node": node, "report": None}
-    data = codec.pack({**values, "schema": codec.RECORD_SCHEMA, "expunged_at": now})
-    registration = ledger.member_path(node)
+    if record is None and witness is None:
+        raise RefusedError(f"{node} is not on the roster and left no witness")
+    incarnation = None
+    if witness is not None:
+        data = witness[0]
+        incarnation = codec.readable(
+            lambda: codec.incarnation_from_record(codec.from_text(data))
+        )
+    if isinstance(incarnation, Unreadable):
+        incarnation = None
+    tombstone = ledger.tombstone_data(node, incarnation, now)
+    registration, path = ledger.member_path(node), ledger.node_path(node)
     operations: list[Operation] = [
         # Created and deleted in one transaction: it did not exist.
         Create(registration, b""),
         Delete(registration, None),
-        Set(ledger.node_path(node), data, record.version),
+        Create(path, tombstone)
+        if record is None
+        else Set(path, tombstone, record.version),
         ledger.bump(ledger.ROSTER_COUNTER),
     ]
     try:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from sharedcache.cleaner.act import Actor, Purged, Taken
-from sharedcache.cleaner.finalize import finalize, publish_schema
+from sharedcache.cleaner.act import Actor
+from sharedcache.cleaner.finalize import RefusedError, finalize, publish_schema
+from sharedcache.cleaner.harvest import Harvest
 from sharedcache.cleaner.lead import take_office
 from sharedcache.cleaner.observe import Observed, Observer
+from sharedcache.cleaner.purge import Purger
 from sharedcache.cleaner.settle import Settler
+from sharedcache.cleaner.take import Taker
 from sharedcache.cleaner.world import (
+    CannotStandError,
     CleanerWorld,
     DeposedError,
     InterruptedPassError,
@@ -17,9 +21,9 @@ from sharedcache.cleaner.world import (
 )
 from sharedcache.core import codec, rollout
 from sharedcache.core.checker import PlanRejectedError, check_plan
-from sharedcache.core.gate import Gate
+from sharedcache.core.gate import Code, Reason
 from sharedcache.core.model import EntryState, Rollout
-from sharedcache.core.plan import Plan, Verdict
+from sharedcache.core.plan import Plan, Purging
 from sharedcache.core.planner import make_plan, voices
 from sharedcache.core.ports import (
     CoordinationError,
@@ -34,24 +38,6 @@ STANDING_SHARE = 0.1
 
 
 @dataclass(slots=True)
-class Harvest:
-    """What this cleaner has done so far, over all its passes.
-
-    ``plan`` is the last whole pass's, ``latest`` the last one of all, which may
-    have judged the quarantine alone.
-    """
-
-    epoch: int = 0
-    gate: Gate | None = None
-    plan: Plan | None = None
-    latest: Plan | None = None
-    observed: Observed | None = None
-    taken: Taken = field(default_factory=Taken)
-    purged: Purged = field(default_factory=Purged)
-    passes: int = 0
-
-
-@dataclass(slots=True)
 class CleanerService:
     """One cleaner.  ``step`` stands for election, or tends what it leads."""
 
@@ -61,8 +47,9 @@ class CleanerService:
     observer: Observer = field(init=False)
     _next_pass: float = 0.0
     _next_raise: float = 0.0
-    _standing: bool = False
-    _told: frozenset[tuple[str, str]] | None = None
+    _standing: str = ""
+    _braked: tuple[str, Reason] | None = None
+    _refused: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Put the parts together."""
@@ -88,7 +75,7 @@ class CleanerService:
                 soon_s = policy.session_timeout_s
                 self.leadership = take_office(self.world)
                 if self.leadership is None:
-                    self._tell_standing()
+                    self._tell_standing("another leads")
                     return standing_s
                 self._begin(self.leadership)
             self.leadership.check()
@@ -97,6 +84,9 @@ class CleanerService:
             self.world.journal.event("standing-down", why=error)
             self.stand_down()
             return policy.session_timeout_s
+        except CannotStandError as error:
+            self._tell_standing(str(error))
+            return standing_s
         except InterruptedPassError as error:
             self.world.journal.event("pass-interrupted", why=error)
         except PlanRejectedError as error:
@@ -114,11 +104,13 @@ class CleanerService:
             )
         return soon_s
 
-    def _tell_standing(self) -> None:
-        """Tell once that this cleaner stands by, whoever leads."""
-        if not self._standing:
-            self._standing = True
-            self.world.journal.event("standing-for-election", cleaner=self.world.name)
+    def _tell_standing(self, why: str) -> None:
+        """Tell once why this cleaner does not lead."""
+        if why != self._standing:
+            self._standing = why
+            self.world.journal.event(
+                "standing-for-election", cleaner=self.world.name, why=why
+            )
 
     def stand_down(self) -> None:
         """Give the office back; another cleaner, or this one, can win it anew."""
@@ -127,12 +119,12 @@ class CleanerService:
 
     def _begin(self, leadership: Leadership) -> None:
         """Begin a leadership: a whole pass at once, a raise after its distance."""
-        self.harvest.epoch = leadership.epoch
-        self._standing = False
+        self.harvest.begin(leadership.epoch)
+        self._standing = ""
+        self._braked = None
         now = self.world.clock.boottime()
         self._next_pass = now
         self._next_raise = now
-        self._told = None
 
     def tend(self, leadership: Leadership) -> float:
         """Make a pass if one is due, else tend rounds and purges only."""
@@ -140,38 +132,73 @@ class CleanerService:
         began = clock.boottime()
         scan = began >= self._next_pass
         observed = self.observer.observe(scan=scan, epoch=leadership.epoch)
-        plan = make_plan(policy, observed.seen)
-        check_plan(policy, observed.seen, plan)
-        self._remember(observed, plan, scan=scan)
+        plan = self._plan(observed, scan=scan)
+        self.harvest.remember(self.world.journal, observed, plan, whole=scan)
+        if scan:
+            # A pass that fails half-way is not repeated more often than this.
+            self._next_pass = began + min(
+                policy.pass_interval_s, policy.session_timeout_s
+            )
         actor = Actor(leadership, observed)
-        if self._finish_open_matters(leadership, actor, plan, scan=scan):
+        purger = Purger(actor, self.harvest.purged)
+        if self._finish_open_matters(leadership, purger, plan, scan=scan):
+            if scan:
+                self._next_pass = began
             return 0.0
         # Each act looks at the lease and the roster again before each step.
-        purged = actor.purge(plan.purge)
-        self._add_purged(purged)
-        taken = actor.quarantine(plan.take)
-        self._add_taken(taken)
+        again = purger.purge(self._not_refused(plan, began))
+        self._note_refusals(began)
+        Taker(actor, self.harvest.taken).quarantine(plan.take)
+        if scan:
+            self._next_pass = clock.boottime() + policy.pass_interval_s
         if plan.gate.open:
             self._raise_if_it_helps(actor, observed, plan)
         if scan:
-            self._next_pass = clock.boottime() + policy.pass_interval_s
-            self.harvest.passes += 1
-            self._tell_pass(observed, plan, taken, purged, clock.boottime() - began)
-        again = purged.again or len(plan.purge) > policy.batch
+            self.harvest.tell_pass(self.world.journal, clock.boottime() - began)
         wait = 0.0 if again else policy.round_interval_s
         return max(0.0, min(wait, self._next_pass - clock.boottime()))
+
+    def _plan(self, observed: Observed, *, scan: bool) -> Plan:
+        """Plan and check; a brake of the last whole pass stands until the next.
+
+        Between whole passes no file is looked at, so nothing else could tell
+        that the brake is on.
+        """
+        policy, seen = self.world.policy, observed.seen
+        plan = make_plan(policy, seen)
+        check_plan(policy, seen, plan)
+        brakes = [r for r in plan.gate.reasons if r.code is Code.BRAKE]
+        if scan:
+            self._braked = (plan.digest, brakes[0]) if brakes else None
+        elif self._braked is not None:
+            digest, reason = self._braked
+            if seen.approved == digest:
+                self.pass_now()
+            plan = replace(plan, gate=plan.gate.with_reason(reason), purge=())
+        return plan
+
+    def _not_refused(self, plan: Plan, now: float) -> list[Purging]:
+        """Leave out what the storage refused to unlink a short while ago."""
+        return [p for p in plan.purge if self._refused.get(p.entry.entry, 0.0) <= now]
+
+    def _note_refusals(self, now: float) -> None:
+        """Try what was refused again after a whole pass's time, not before."""
+        refused = self.harvest.purged.refused
+        retry_at = now + self.world.policy.pass_interval_s
+        self._refused.update(dict.fromkeys(refused, retry_at))
+        refused.clear()
 
     def pass_now(self) -> None:
         """Make the next step a whole pass."""
         self._next_pass = self.world.clock.boottime()
 
     def _finish_open_matters(
-        self, leadership: Leadership, actor: Actor, plan: Plan, *, scan: bool
+        self, leadership: Leadership, purger: Purger, plan: Plan, *, scan: bool
     ) -> bool:
         """Finish what an earlier pass left open; tell whether to look again."""
-        observed = actor.observed
+        observed = purger.actor.observed
         self._keep_rollout(observed, scan=scan)
-        if plan.gate.purge_open and actor.resume(self.harvest.purged):
+        if plan.gate.purge_open and purger.resume():
             return True
         entries = list(observed.seen.entries)
         unsettled = any(
@@ -193,7 +220,9 @@ class CleanerService:
         if not self.world.policy.auto_finalize:
             return
         status = rollout.status(found.finalized_schema, observed.seen.facts.nodes)
-        if status.stage is rollout.Stage.READY:
+        if status.stage is not rollout.Stage.READY:
+            return
+        try:
             finalize(
                 self.world.coordination,
                 self.world.storage,
@@ -201,7 +230,10 @@ class CleanerService:
                 self.world.name,
                 self.world.clock.wall(),
             )
-            self.world.journal.event("finalized-automatically")
+        except RefusedError as error:
+            self.world.journal.event("not-finalized", why=error)
+            return
+        self.world.journal.event("finalized-automatically")
 
     def _raise_if_it_helps(self, actor: Actor, observed: Observed, plan: Plan) -> None:
         """Raise the round when all have reported it and a higher one is of use."""
@@ -220,64 +252,3 @@ class CleanerService:
                 # The files that waited for younger reports are judged again
                 # as soon as those are in.
                 self._next_pass = min(self._next_pass, self._next_raise)
-
-    def _remember(self, observed: Observed, plan: Plan, *, scan: bool) -> None:
-        self.harvest.observed = observed
-        self.harvest.gate = plan.gate
-        self.harvest.latest = plan
-        if scan:
-            self.harvest.plan = plan
-        reasons = frozenset((r.code.value, r.subject) for r in plan.gate.reasons)
-        if reasons == self._told:
-            return
-        self._told = reasons
-        for reason in plan.gate.reasons:
-            self.world.journal.event(
-                "gate-closed",
-                code=reason.code.value,
-                closes=reason.closes.value,
-                subject=reason.subject,
-                message=reason.message,
-            )
-        if not reasons:
-            self.world.journal.event("gate-open")
-
-    def _add_purged(self, purged: Purged) -> None:
-        self.harvest.purged.names.extend(purged.names)
-        self.harvest.purged.size += purged.size
-        for name in purged.names:
-            self.world.journal.event("purged", file=name, epoch=self.harvest.epoch)
-
-    def _add_taken(self, taken: Taken) -> None:
-        self.harvest.taken.names.extend(taken.names)
-        self.harvest.taken.size += taken.size
-        self.harvest.taken.kept.update(taken.kept)
-        for name in taken.names:
-            self.world.journal.event("quarantined", file=name, epoch=self.harvest.epoch)
-
-    def _tell_pass(
-        self,
-        observed: Observed,
-        plan: Plan,
-        taken: Taken,
-        purged: Purged,
-        seconds: float,
-    ) -> None:
-        """Tell the whole story of a pass in one line."""
-        gate = "open" if plan.gate.purge_open else "purging closed"
-        if not plan.gate.open:
-            gate = "closed"
-        self.world.journal.event(
-            "pass",
-            epoch=self.harvest.epoch,
-            gate=gate,
-            reasons=len(plan.gate.reasons),
-            files=len(observed.seen.files),
-            kept=sum(1 for v in plan.verdicts if v == Verdict.KEEP) + len(taken.kept),
-            quarantined=len(taken.names),
-            quarantined_bytes=taken.size,
-            purged=len(purged.names),
-            purged_bytes=purged.size,
-            waiting=len(plan.waiting),
-            seconds=round(seconds, 3),
-        )

@@ -53,11 +53,11 @@ class Settler:
         here = self._here()
         known: set[str] = set()
         for name in world.coordination.children(ledger.MANIFEST):
-            known |= self._settle(name, here)
+            known |= self._settle(name, here)[0]
         self._adopt([leaf for entry, leaf in here.items() if entry not in known])
 
     def settle_open(self, manifest: Sequence[ManifestBatch]) -> bool:
-        """Settle what this very epoch left open; tell whether anything changed."""
+        """Settle what this very epoch left open; tell whether anything was written."""
         epoch = self.leadership.epoch
         open_batches = [
             batch.batch
@@ -68,12 +68,11 @@ class Settler:
             )
         ]
         here = self._here()
-        for name in open_batches:
-            self._settle(name, here)
+        written = [self._settle(name, here)[1] for name in open_batches]
         known = {entry.entry for batch in manifest for entry in batch.entries}
         strange = [leaf for entry, leaf in here.items() if entry not in known]
         self._adopt(strange)
-        return bool(open_batches or strange)
+        return any(written) or bool(strange)
 
     def _here(self) -> dict[str, str]:
         """Map the entries in this epoch's directory to their names there."""
@@ -81,29 +80,30 @@ class Settler:
         parsed = ((names.parse_leaf(leaf), leaf) for leaf in leaves)
         return {found[1]: leaf for found, leaf in parsed if found is not None}
 
-    def _settle(self, name: str, here: dict[str, str]) -> set[str]:
-        """Settle one record; return the ids of the entries that it named."""
+    def _settle(self, name: str, here: dict[str, str]) -> tuple[set[str], bool]:
+        """Settle one record; return its entries' ids, and whether it was written."""
         coordination = self.leadership.world.coordination
         path = ledger.batch_path(name)
         for _ in range(ADOPT_TRIES):
             record = coordination.get(path)
             if record is None:
-                return set()
+                return set(), False
             batch = ledger.read_batch(record)
             if isinstance(batch, Unreadable):
                 # The gate closes on it; its files stay where they are.
                 raise codec.RecordError(f"{path} cannot be read: {batch.why}")
             number = ledger.counter_of(coordination.get(ledger.ROUND))
             settled = self._settled(batch, here, number.value + 1)
+            ids = {entry.entry for entry in batch.entries}
             if settled == batch.entries:
-                return {entry.entry for entry in batch.entries}
+                return ids, False
             try:
                 self._write(batch, settled, number.version)
             except ConflictError as error:
                 if error.path == ledger.batch_path(name):
                     continue
                 raise DeposedError(f"a successor leads: {error}") from error
-            return {entry.entry for entry in batch.entries}
+            return ids, True
         raise DeposedError(f"{path} changes faster than it can be settled")
 
     def _write(

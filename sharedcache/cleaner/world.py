@@ -24,6 +24,10 @@ class DeposedError(Exception):
     """This cleaner does not lead any more, or cannot be sure: it stands down."""
 
 
+class CannotStandError(Exception):
+    """This cleaner could not lead if it were elected; the message says why."""
+
+
 class InterruptedPassError(Exception):
     """Something changed that this pass did not know: look again before acting."""
 

@@ -25,8 +25,9 @@ _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _RESIZED = rf"{_DIGEST}_(?:[1-9][0-9]{{0,6}}|sm)"
 _SWAP = r"swap_[0-9]{1,9}"
 _EPHEMERAL = r"ephemeral_[0-9]{1,9}_[0-9A-Za-z]{1,40}"
-_WHOLE = rf"(?:{_DIGEST}|{_UUID}|{_RESIZED}|{_SWAP}|{_EPHEMERAL})"
+_WHOLE = rf"(?:{_RESIZED}|{_DIGEST}|{_UUID}|{_SWAP}|{_EPHEMERAL})"
 _PARTIAL = rf"{_WHOLE}(?:\.[0-9A-Za-z]{{1,40}})?(?:\.part|\.converted)+"
+_WHOLE_NAME = re.compile(_WHOLE)
 _NODE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
 _IMAGE_ID = re.compile(_UUID + r"\Z", re.IGNORECASE)
 
@@ -101,6 +102,17 @@ def family_of(name: str) -> str | None:
     if classify(name) is not Kind.RESIZED:
         return None
     return name[: DIGEST_BYTES * 2]
+
+
+def lock_name(name: str) -> str:
+    """Return the cache name whose lock covers a name: a partial file's is its whole's.
+
+    Nova downloads ``X.part`` while it holds the lock of ``X``.
+    """
+    if classify(name) is not Kind.PARTIAL:
+        return name
+    match = _WHOLE_NAME.match(name)
+    return name if match is None else match[0]
 
 
 def leaf_of(name: str, entry: str, epoch: int) -> str:

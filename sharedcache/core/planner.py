@@ -150,7 +150,8 @@ def _must_be_younger(view: NodeView) -> bool:
 
 def _cannot_report(view: NodeView) -> bool:
     """Whether a new round would not bring this node's report up to date."""
-    return _must_be_younger(view) and not view.member
+    complete = isinstance(view.report, Report) and view.report.complete
+    return _must_be_younger(view) and not (view.member and complete)
 
 
 def _oldest_report_ns(facts: GateFacts, counts: Callable[[NodeView], bool]) -> int:

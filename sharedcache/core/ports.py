@@ -336,7 +336,13 @@ class Storage(Protocol):
 
 
 class NameLocks(Protocol):
-    """Nova's own lock for a cache name, held by a helper that can be ended."""
+    """Nova's own lock for a cache name, held by a helper that can be ended.
+
+    ``last_error`` tells why the last ``take`` failed, and is empty if the lock
+    was merely busy.
+    """
+
+    last_error: str
 
     def take(self, name: str, wait_s: float, hold_s: float) -> bool:
         """Take the lock; ``False`` if others hold it for longer than ``wait_s``.

@@ -59,6 +59,7 @@ class Looker:
     windows: Windows = field(default_factory=Windows)
     _manifest: ledger.ManifestReader = field(default_factory=ledger.ManifestReader)
     _last_good: dict[str, Uses] = field(default_factory=dict)
+    _inherited: Uses | None = None
     _unbroken: bool = False
     _gone: dict[str, tuple[str, int]] = field(default_factory=dict)
     _untouchable: set[str] = field(default_factory=set)
@@ -101,19 +102,38 @@ class Looker:
     def look_alone(self) -> None:
         """Look while ZooKeeper is out of reach: the uses join the open windows."""
         present = self.windows.present
-        if present is None:
+        if present is None or not self._unbroken:
             return
         storage_time_ns, _, failures = self._storage(None)
         uses = self._sources(failures)
         self._touch(uses, storage_time_ns)
-        self._take(
-            Look(present.upto, present.reread, uses, self._unbroken and not failures)
-        )
-        self._unbroken = not failures
+        if failures:
+            # No round was read around this look, so no new window may begin
+            # with it: coverage ends here.
+            self.break_coverage()
+        else:
+            self._take(Look(present.upto, present.reread, uses, unbroken=True))
 
     def break_coverage(self) -> None:
         """Something may have been missed: the next report is a first look only."""
+        self.windows = Windows()
         self._unbroken = False
+
+    def inherit(self, uses: Uses | None) -> None:
+        """Take over what this node's last report said, from before this run.
+
+        It stands in for a source that has not answered in this run yet.
+        """
+        self._inherited = uses
+
+    @property
+    def blind(self) -> bool:
+        """Whether some use may be known neither by this run nor by the last.
+
+        A report of such a look would say that less is in use than is.
+        """
+        silent = any(s.name not in self._last_good for s in self.world.sources)
+        return silent and self._inherited is None
 
     def _take(self, look: Look) -> None:
         self.windows = self.windows.after(look)
@@ -183,7 +203,13 @@ class Looker:
                 self._last_good[source.name] = source.look()
             except SourceError as error:
                 failures.append(SourceFailure(source.name, str(error)))
-            union |= self._last_good.get(source.name, Uses())
+            except Exception as error:  # noqa: BLE001 - a third party's source must not end the agent
+                what = f"{type(error).__name__}: {error}"
+                failures.append(SourceFailure(source.name, what))
+            if source.name in self._last_good:
+                union |= self._last_good[source.name]
+            elif self._inherited is not None:
+                union |= self._inherited
         return union
 
     def _touch(self, uses: Uses, storage_time_ns: int) -> tuple[str, ...]:

@@ -48,13 +48,15 @@ class Publisher:
     _version: int | None = None
     _parts: tuple[str, ...] = ()
 
-    def recover_intents(self) -> frozenset[str]:
-        """Read which restores an earlier run of this agent left unfinished."""
+    def recover(self) -> Report | None:
+        """Read the last report of an earlier run of this agent.
+
+        Its intents name the restores that were left unfinished, its uses stand
+        in for sources that do not answer yet.
+        """
         self._parts = self._left_parts()
         found = self._own_record()
-        if isinstance(found, RosterRecord) and found.report is not None:
-            return found.report.intents
-        return frozenset()
+        return found.report if isinstance(found, RosterRecord) else None
 
     def joined(self) -> bool:
         """Whether the present session bears this node's registration."""

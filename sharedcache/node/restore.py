@@ -61,7 +61,7 @@ class Restorer:
         seen: set[str] = set()
         # Of several entries of one name the youngest is restored: it is the
         # file that bore the name last.
-        for entry in sorted(wanted, key=lambda e: (e.since_ns, e.entry), reverse=True):
+        for entry in sorted(wanted, key=_age, reverse=True):
             if entry.name in seen:
                 continue
             seen.add(entry.name)
@@ -214,3 +214,8 @@ class Restorer:
         if facts is None:
             return None
         return replace(entry, round=next_round, baseline=Baseline.of(facts))
+
+
+def _age(entry: ManifestEntry) -> tuple[bool, int, str]:
+    """Order entries by when they were taken; one only intended is the youngest."""
+    return (entry.state is EntryState.INTENDED, entry.since_ns, entry.entry)

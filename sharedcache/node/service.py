@@ -97,6 +97,8 @@ class NodeService:
     publisher: Publisher = field(init=False)
     restorer: Restorer = field(init=False)
     _recovered: bool = False
+    _checked_session: int = 0
+    _trouble: str = ""
     _next_look: float = 0.0
     _next_look_alone: float = 0.0
     _rounds_seen: int = -1
@@ -166,7 +168,13 @@ class NodeService:
         self._next_look = self.world.clock.boottime() + min(
             RETRY_S, self.world.policy.report_interval_s
         )
-        self.world.journal.event(what, error=error)
+        self._tell_once(what, str(error))
+
+    def _tell_once(self, what: str, error: str) -> None:
+        """Tell of trouble when it begins or changes, not at every try."""
+        if self._trouble != f"{what} {error}":
+            self._trouble = f"{what} {error}"
+            self.world.journal.event(what, error=error)
 
     def _check_tree(self) -> None:
         """Refuse to report into another cluster's tree."""
@@ -183,13 +191,30 @@ class NodeService:
                 "another cluster's"
             )
 
-    def _scan(self) -> None:
-        ground = self.looker.ground()
-        if not self._recovered:
+    def _recover(self) -> None:
+        """Check the tree of a new session; take over what an earlier run left."""
+        session = self.world.coordination.session_id()
+        if session != self._checked_session:
             self._check_tree()
-            self.restorer.intents |= self.publisher.recover_intents()
-            self._recovered = True
+            self._checked_session = session
+        if self._recovered:
+            return
+        last = self.publisher.recover()
+        if last is not None:
+            self.restorer.intents |= last.intents
+            self.looker.inherit(last.now | last.since)
+        self._recovered = True
+
+    def _scan(self) -> None:
+        self._recover()
+        ground = self.looker.ground()
         sight = self.looker.look(ground)
+        if self.looker.blind:
+            # Nothing is known of what this node uses: no report at all keeps
+            # the gate closed, where an empty one would not.
+            failed = "; ".join(f"{f.source}: {f.message}" for f in sight.failures)
+            self._tell_once("no-report-yet", failed)
+            return
         wanted = self.looker.wanted_entries(ground, sight.uses)
         missing = self.restorer.missing_entries(wanted)
         self._alarms(ground, sight)
@@ -204,6 +229,7 @@ class NodeService:
         report = self._report(ground, sight, frozenset(self.restorer.intents))
         if self.publisher.due(report):
             self.publisher.publish(report, ground.manifest)
+            self._trouble = ""
             self.world.journal.event(
                 "reported",
                 round=report.upto,
@@ -253,7 +279,7 @@ class NodeService:
         """Write the final report of a host that stops with nothing running."""
         ground = self.looker.ground()
         sight = self.looker.look(ground)
-        if sight.failures or self.restorer.intents:
+        if sight.failures or self.looker.blind or self.restorer.intents:
             self.world.journal.event("not-sealed", failures=len(sight.failures))
             return
         report = self._report(ground, sight, frozenset(), sealed=True)

@@ -114,13 +114,13 @@ def test_only_a_node_that_is_not_live_can_be_expunged(site: Site) -> None:
     agent, lost, cleaner = site.agent("n1"), site.agent("n2"), site.cleaner("c1")
     settle(lost, until=lambda: lost.publisher.published is not None, what="a report")
     with pytest.raises(RefusedError, match="n2 is live"):
-        operator.expunge(word, "n2", 0.0)
-    with pytest.raises(RefusedError, match="not on the roster"):
-        operator.expunge(word, "n3", 0.0)
+        operator.expunge(word, site.storage(), "n2", 0.0)
+    with pytest.raises(RefusedError, match="no witness"):
+        operator.expunge(word, site.storage(), "n3", 0.0)
     lost.finish()
     settle(agent, cleaner, until=lambda: not path.exists(), what="it is quarantined")
     assert gate_codes(cleaner) == {(Code.NODE_MISSING, "n2")}
-    operator.expunge(word, "n2", 1.0)
+    operator.expunge(word, site.storage(), "n2", 1.0)
     settle(
         agent,
         cleaner,
@@ -140,7 +140,7 @@ def test_an_expunged_node_that_comes_back_says_so_and_joins_anew(site: Site) -> 
             what="a report",
         )
     lost.finish()
-    operator.expunge(word, "n2", 1.0)
+    operator.expunge(word, site.storage(), "n2", 1.0)
     observer = site.observer()
     assert make_plan(FAST, observer.observe(scan=False).seen).gate.purge_open
     back = site.agent("n2")

@@ -228,7 +228,6 @@ proctype leader() {
        fi;
        name = 0; read_token = 0
      }
-  :: gone -> break
   :: at[me] != DIRECTORY -> goto deposed
   od;
 deposed:
@@ -273,6 +272,11 @@ active proctype restorer() {
   od;
 end:
   skip
+}
+
+/* The name is fetched again: another file, under the same cache name. */
+active proctype download() {
+  d_step { gone && may_epoch == 0 -> gone = 0; place = 0; leaf = 0; recorded = 0 }
 }
 
 init {

@@ -101,7 +101,7 @@ def expunge_node(given: Given, name: str, *, yes: bool) -> None:
         if not sure:
             raise Failure("not expunged, as you say")
     with connected(given) as to:
-        operator.expunge(to.session, name, time.time())
+        operator.expunge(to.session, to.storage, name, time.time())
     given.emit(
         {"expunged": name}, lambda console: console.print(f"{name} is expunged.")
     )
