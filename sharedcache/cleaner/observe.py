@@ -1,8 +1,9 @@
 """Observing: counters first, then members' reports, then the durable ones.
 
 The order matters: an agent updates its capabilities before it raises a
-counter, so a veto is either in what is read here or makes a transaction that
-checks these counters fail.
+counter, so a veto is in what is read here, or it makes a transaction that
+checks these counters fail, or it comes after that transaction: then the
+windows that were relied on cover the common round (``docs/protocol.md``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Publishing a report: capabilities first, then the durable report and counters.
 
-A veto is therefore either seen by a leader that reads the counters first, or
-it makes the leader's authorisation fail.
+A leader that reads the counters first therefore sees a veto, or its authorisation
+fails, or it had committed before the counter was raised: then the windows of the
+reports that it relied on already cover the common round (``docs/protocol.md``).
 """
 
 from __future__ import annotations
