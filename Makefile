@@ -27,7 +27,7 @@ demo: bootstrap ## Show the coordinator at work on this machine
 	@$(BIN)/sharedcache demo
 
 .PHONY: test
-test: bootstrap lint types layers tests user-run ## Run every check and every test
+test: bootstrap-tests lint types layers tests user-run ## Run every check and every test
 
 .PHONY: check
 check: lint types layers quick-tests ## Run the checks that need no servers
@@ -54,7 +54,7 @@ quick-tests: venv
 	@$(PYTEST) tests/unit tests/property
 
 .PHONY: tests
-tests: bootstrap
+tests: bootstrap-tests
 	$(call heading,Tests)
 	@$(PYTEST) tests
 
@@ -82,6 +82,10 @@ bench: bootstrap ## Run the benchmarks
 .PHONY: bootstrap
 bootstrap: ## Install what building, testing and the demo need
 	@scripts/bootstrap.sh
+
+.PHONY: bootstrap-tests
+bootstrap-tests:
+	@scripts/bootstrap.sh --tests
 
 .PHONY: venv
 venv: ## Make .venv with the package and its tools

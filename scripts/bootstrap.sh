@@ -2,7 +2,8 @@
 # Installs what building, testing and the demo need, and nothing that is there
 # already.  A second run takes a fraction of a second.
 #
-#   scripts/bootstrap.sh              everything
+#   scripts/bootstrap.sh              what the demo and the daemons need
+#   scripts/bootstrap.sh --tests      that, and what only some tests need
 #   scripts/bootstrap.sh --venv-only  only .venv, for the checks without servers
 #
 # As root, missing Debian packages are installed.  Anybody else is told in one
@@ -26,10 +27,12 @@ LEAST_JAVA=8
 STAMP=.venv/bootstrap.stamp
 
 venv_only=no
+for_tests=no
 case "${1-}" in
     '') ;;
     --venv-only) venv_only=yes ;;
-    *) echo "usage: $0 [--venv-only]" >&2; exit 2 ;;
+    --tests) for_tests=yes ;;
+    *) echo "usage: $0 [--tests|--venv-only]" >&2; exit 2 ;;
 esac
 
 say() { printf '%s\n' "$*" >&2; }
@@ -118,7 +121,13 @@ missing_for_servers() {
     fi
 }
 
-missing_optional() { command -v qemu-img >/dev/null || echo qemu-utils; }
+missing_optional() {
+    command -v qemu-img >/dev/null || echo qemu-utils
+    [ "$for_tests" = yes ] || return 0
+    # The protocol's model is compiled from what Spin generates.
+    command -v spin >/dev/null || echo spin
+    command -v gcc >/dev/null || printf '%s\n' gcc libc6-dev
+}
 
 # --- Packages ---------------------------------------------------------------
 
@@ -151,6 +160,8 @@ describe() {
             "or SHAREDCACHE_TEST_ZOOKEEPER=host:port for a running server)" ;;
         default-jre-headless) echo "a Java runtime, version $LEAST_JAVA or newer" ;;
         qemu-utils) echo "qemu-img" ;;
+        spin) echo "the model checker Spin" ;;
+        gcc | libc6-dev) echo "a C compiler and its headers" ;;
         python*) echo "Python 3.11 or newer with its venv and ensurepip modules" \
             "(PYTHON=... names one off the PATH)" ;;
     esac
@@ -169,10 +180,10 @@ look_around() {
 }
 
 look_around
-# An ordinary user can do without qemu-img, and is told what that costs.
+# An ordinary user can do without these, and is told what that costs.
 if [ "${#optional[@]}" -gt 0 ] && [ "${#required[@]}" -eq 0 ] && ! is_root; then
-    say "warning: qemu-img is missing (Debian: sudo apt-get install -y qemu-utils);" \
-        "tests marked 'qemu', which read real disk images, will be skipped."
+    say "warning: missing (Debian: sudo apt-get install -y ${optional[*]}):" \
+        "tests that need them will be skipped, each with its reason."
     optional=()
 fi
 
