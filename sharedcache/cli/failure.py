@@ -68,6 +68,9 @@ def in_one_line() -> Iterator[None]:
         yield
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
+    except BrokenPipeError:
+        # The reader has seen enough; click ends quietly, as other tools do.
+        raise
     except Exception as error:
         if debugging():
             raise
@@ -79,6 +82,8 @@ def _failure(error: Exception) -> Failure:
     for kind, failure in _KINDS:
         if isinstance(error, kind):
             return failure(text)
+    if isinstance(error, OSError):
+        return Failure(f"{type(error).__name__}: {text}")
     return Failure(
         f"unexpected {type(error).__name__}: {text}; run it again with "
         "SHAREDCACHE_DEBUG=1 and report what it prints"

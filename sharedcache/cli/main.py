@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -58,8 +60,23 @@ def cli() -> None:
         logging.getLogger().addHandler(logging.NullHandler())
 
 
+def _open_output() -> None:
+    """Make printing work whatever the streams are: closed, or not for Unicode.
+
+    A file name that the terminal cannot show is shown with escapes.
+    """
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - it stays
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - it stays
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
+    _open_output()
     try:
         cli.main(
             args=None if arguments is None else list(arguments),

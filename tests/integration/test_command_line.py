@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
 
 from sharedcache import __version__
-from tests.support.cluster import Cluster, cache_name, image_id
+from tests.support.cluster import Cluster, cache_name, clean_environment, image_id
 
 USED, UNUSED = image_id(1), image_id(2)
 KERNEL = image_id(3)
@@ -175,7 +178,7 @@ def test_a_rollout_is_refused_until_every_node_is_upgraded(cluster: Cluster) -> 
         lambda: cluster.ask("rollout", "status")["state"] == "ready", "rollout ready"
     )
     unanswered = cluster.run("rollout", "finalize")
-    assert unanswered.code == 1
+    assert unanswered.code == 3
     assert "--yes" in unanswered.err
     done = cluster.ask("rollout", "finalize", "--yes")
     assert (done["state"], done["finalized_schema"]) == ("finalized", 2)
@@ -339,7 +342,8 @@ def test_an_operators_words_by_the_command_line(cluster: Cluster) -> None:
     assert cluster.run("approve", "0123456789").code == 3
     assert cluster.ask("node", "expect", "n2", "n1")["new"] == ["n2"]
     assert "node-unreported" in cluster.gate_codes()
-    assert cluster.run("node", "expunge", "n2").code == 1
+    assert cluster.run("node", "expunge", "n2").code == 3
+    assert cluster.run("node", "expect", "bad/name").code == 2
     cluster.ask("node", "expunge", "n2", "--yes")
     assert cluster.gate_codes() == set()
     assert cluster.run("node", "expunge", "n1", "--yes").code == 3
@@ -361,3 +365,43 @@ def test_a_brake_is_released_by_the_digest_that_it_names(cluster: Cluster) -> No
     cluster.ask("approve", digest)
     assert cluster.gate_codes() == set()
     assert len(cluster.ask("plan")["files"]) == 4
+
+
+def test_one_file_with_an_absurd_time_stops_nothing(cluster: Cluster) -> None:
+    """A year that does not fit 64 bits is far in the future: the file is kept."""
+    strange, stray = cluster.put(cache_name(image_id(1))), cluster.put("README")
+    unused = cluster.put(cache_name(image_id(2)))
+    for path in (strange, stray):
+        os.utime(path, ns=(2**63 + 10**18, 2**63 + 10**18))
+    cluster.init()
+    cluster.agent("n1")
+    cluster.wait_live("n1")
+    files = {f["name"]: f["reason"] for f in cluster.ask("plan", "--all")["files"]}
+    assert files[strange.name] == "too-young"
+    assert files[unused.name] == "unused"
+    cluster.cleaner()
+    cluster.wait(lambda: cluster.names() == {strange.name, "README"}, "it is purged")
+
+
+def test_output_that_nobody_reads_ends_quietly(cluster: Cluster) -> None:
+    """A closed pipe is no error of ours, and a directory is no settings file."""
+    cluster.init()
+    environment = clean_environment(SHAREDCACHE_CONFIG=str(cluster.operator_config))
+    command = [sys.executable, "-m", "sharedcache.cli.main", "plan", "--all"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        command,
+        env=environment,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=60,
+    )
+    os.close(writer)
+    assert b"unexpected" not in done.stderr
+    assert b"Traceback" not in done.stderr
+    wrong = cluster.run("--config-file", str(cluster.root), "status")
+    assert wrong.code == 2
+    assert "directory" in wrong.err
+    assert cluster.run("clean", "--once", "--timeout", "nan").code == 2

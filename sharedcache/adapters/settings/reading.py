@@ -107,7 +107,7 @@ def _from_files(paths: Sequence[str]) -> cfg.ConfigOpts:
             default_config_dirs=[],
             use_env=False,
         )
-    except cfg.Error as error:
+    except (cfg.Error, OSError, UnicodeDecodeError) as error:
         raise SettingsError(_one_line(error)) from error
     return values
 

@@ -13,6 +13,7 @@ from sharedcache.adapters.storage.descriptors import (
     FILE,
     Descriptors,
     Look,
+    bounded_ns,
     cache_entry,
     look_at,
     opened,
@@ -154,7 +155,7 @@ def _scan(look: Look) -> FileTable:
             table.names.append(name)
             table.kinds.append(classify(name))
             table.sizes.append(status.st_size)
-            table.mtimes_ns.append(status.st_mtime_ns)
+            table.mtimes_ns.append(bounded_ns(status.st_mtime_ns))
             table.inodes.append(status.st_ino)
             table.links.append(status.st_nlink)
             table.regular.append(is_regular(status.st_mode))

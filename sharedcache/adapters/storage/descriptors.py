@@ -30,6 +30,8 @@ FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 Answer = TypeVar("Answer")
 
+_LAST_NS = 2**63 - 1
+
 
 def plain(name: str) -> str:
     """Return a name that can only mean an entry of the directory at hand.
@@ -87,13 +89,21 @@ def listing(directory: int, name: str = ".") -> list[str]:
         return sorted(entry.name for entry in entries)
 
 
+def bounded_ns(time_ns: int) -> int:
+    """Return a time that fits 64 bits: a file may bear any year up to 2446.
+
+    What is far in the future stays far in the future, and so is kept.
+    """
+    return max(-_LAST_NS, min(time_ns, _LAST_NS))
+
+
 def facts_of(status: os.stat_result) -> FileFacts:
     """Take from a stat what the core reasons about."""
     return FileFacts(
         status.st_ino,
         status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
+        bounded_ns(status.st_mtime_ns),
+        bounded_ns(status.st_ctime_ns),
         status.st_nlink,
         regular=stat.S_ISREG(status.st_mode),
     )

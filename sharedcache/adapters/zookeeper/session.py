@@ -293,8 +293,9 @@ class ZooKeeperSession:
                     driver.join_group(_NODES_GROUP, report).get()
                 except coordination.MemberAlreadyExist as error:
                     raise MemberExistsError(
-                        f"another session is registered as {self._member}; it ends at"
-                        " its timeout if its process is gone"
+                        f"another session is registered as {self._member}: that of"
+                        " an earlier run ends at its timeout; if it stays, two agents"
+                        " share this node name, so set [agent] node"
                     ) from error
         except MemberExistsError:
             # Our own, if the answer to an earlier try was lost.

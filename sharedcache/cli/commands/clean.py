@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,6 +48,8 @@ def clean(given: Given, *, once: bool, wait: bool, timeout_s: float | None) -> N
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
     del once
     settings = given.settings()
+    if timeout_s is not None and not math.isfinite(timeout_s):
+        raise click.BadParameter("a number of seconds", param_hint="--timeout")
     if timeout_s is None:
         timeout_s = TIMEOUT_S + (settings.cleaner.grace_s if wait else 0.0)
     with SystemClock() as clock, output.progress("Standing for election") as tell:

@@ -9,7 +9,8 @@ import click
 from sharedcache.cleaner import operator
 from sharedcache.cli import data, views
 from sharedcache.cli.base import Given, common_options, connected, pass_given
-from sharedcache.cli.failure import Failure
+from sharedcache.cli.failure import Failure, RefusedFailure
+from sharedcache.core.names import is_node_name
 from sharedcache.core.planner import node_of
 
 
@@ -69,6 +70,11 @@ def expect_nodes(given: Given, names: tuple[str, ...]) -> None:
     \b
       sharedcache node expect compute-1 compute-2 compute-3
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
+    for name in names:
+        if not is_node_name(name):
+            raise click.BadParameter(
+                f"{name!r} cannot name a node: letters, digits, dot, dash, underscore"
+            )
     with connected(given) as to:
         new = [name for name in names if operator.expect(to.session, name)]
     given.emit(
@@ -97,9 +103,9 @@ def expunge_node(given: Given, name: str, *, yes: bool) -> None:
         try:
             sure = click.confirm(question, err=True)
         except click.Abort as error:
-            raise Failure("nobody answered: give --yes") from error
+            raise RefusedFailure("nobody answered: give --yes") from error
         if not sure:
-            raise Failure("not expunged, as you say")
+            raise RefusedFailure("not expunged, as you say")
     with connected(given) as to:
         operator.expunge(to.session, to.storage, name, time.time())
     given.emit(

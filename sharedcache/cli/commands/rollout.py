@@ -13,7 +13,7 @@ from sharedcache.cleaner.finalize import finalize
 from sharedcache.cleaner.observe import Observed
 from sharedcache.cli import data, output, views
 from sharedcache.cli.base import Given, common_options, connected, pass_given
-from sharedcache.cli.failure import Failure, RefusedFailure
+from sharedcache.cli.failure import RefusedFailure
 from sharedcache.core.rollout import Stage
 
 
@@ -92,6 +92,6 @@ def _ask(observed: Observed) -> None:
             err=True,
         )
     except click.Abort as error:
-        raise Failure("nobody answered: give --yes") from error
+        raise RefusedFailure("nobody answered: give --yes") from error
     if not sure:
-        raise Failure("not finalized, as you say")
+        raise RefusedFailure("not finalized, as you say")
