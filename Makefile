@@ -70,6 +70,10 @@ user-run: bootstrap
 		scripts/test-as-user.sh; \
 	fi
 
+.PHONY: model
+model: bootstrap-tests ## Check the protocol's model, the long runs too
+	@SHAREDCACHE_LONG_MODELS=1 $(PYTEST) tests/model
+
 .PHONY: bench
 bench: bootstrap ## Run the benchmarks
 	$(call heading,Benchmarks)

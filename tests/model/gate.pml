@@ -6,7 +6,8 @@
  * naming, and no further rename or unlink begins once the leader was told; the
  * schema is never finalized past a rostered node that does not support it; no agent
  * that would write the old naming joins after that.
- * With -DFAIR, by pan -a -f: the gate opens again when its reason is gone.
+ * With -DFAIR, by pan -a -f: once the reasons are gone, the gate opens again and
+ * every file goes.
  * docs/protocol.md, "Gate" and "Finalizing".
  */
 #ifndef JOINS
@@ -74,8 +75,9 @@ active proctype node() {
 /* A schema 1 node, which knows of no rollout, can join whenever it likes. */
 active proctype stray() {
   do
-  :: d_step { joined == NONE && schema == 2 -> joined = OLD; ROSTER } ; break
-  :: true -> break
+  :: d_step { joined == NONE && schema == 2 -> joined = OLD; ROSTER } ;
+     d_step { joined == OLD -> joined = NEW; ROSTER } ; break
+  :: joined != NONE || schema != 2 -> break
   od
 }
 

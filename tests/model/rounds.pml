@@ -24,6 +24,16 @@ bit listed[NODES];    /* the node's client has a listing that shows the entry */
 bit taken;            /* the manifest's entry is recorded as taken */
 byte entry_round;
 bit unlinked;
+#ifdef SEES_OVER_WINDOW
+/* The name was still there at some look of the window before, or of the present. */
+bit seen_before[NODES], seen_present[NODES];
+#endif
+#ifdef MOVES
+byte moves = MOVES;
+#define MAY_MOVE && moves > 0 -> moves--
+#else
+#define MAY_MOVE -> skip
+#endif
 byte at = NOWHERE;    /* where the guest is */
 
 /* A guest starts by its base's name, or by the name in its client's cache. */
@@ -36,8 +46,8 @@ active proctype guest() {
   :: d_step { at == NOWHERE && starts < STARTS && OPENS(0) ->
        at = 0; starts++; HEAR(0) }
   /* It migrates: the use leaves one node at the moment it is on the other. */
-  :: d_step { at == 0 -> at = 1; HEAR(1) }
-  :: d_step { at == 1 -> at = 0; HEAR(0) }
+  :: d_step { at == 0 MAY_MOVE; at = 1; HEAR(1) }
+  :: d_step { at == 1 MAY_MOVE; at = 0; HEAR(0) }
   :: d_step { at != NOWHERE -> at = NOWHERE }
   od
 }
@@ -97,6 +107,22 @@ proctype agent(byte n) {
 #endif
      if
      :: d_step {
+#ifdef SEES_OVER_WINDOW
+          /* What is still seen counts over the whole window, as uses do. */
+          if
+          :: lost || present[n].upto == 0 || r1 < present[n].upto ->
+             seen_before[n] = 0; seen_present[n] = saw
+          :: else ->
+             if
+             :: r1 == present[n].upto ->
+                seen_before[n] = seen_before[n] | saw;
+                seen_present[n] = seen_present[n] | saw
+             :: else ->
+                seen_before[n] = seen_present[n] | saw; seen_present[n] = saw
+             fi
+          fi;
+          saw = seen_before[n] | seen_present[n];
+#endif
           take_look(n, r1, lost, used);
 #ifndef FINE
           publish(n, used, saw, 0);

@@ -1,0 +1,1 @@
+"""The protocol in Promela, and what Spin is to say of it."""
