@@ -7,7 +7,7 @@ import time
 from typing import Any, Final, NoReturn
 
 from kazoo import security
-from kazoo.exceptions import KazooException, NoNodeError
+from kazoo.exceptions import AuthFailedError, KazooException, NoNodeError
 from kazoo.protocol.states import KazooState
 from kazoo.recipe.lock import Lock
 from kazoo.retry import KazooRetry
@@ -118,6 +118,10 @@ class SharedCacheDriver(KazooDriver):
             self._give_up(client.last_failure or "no server answered", None)
         try:
             client.ensure_path(self._base_path())
+        except AuthFailedError as error:
+            # The refusal can come just after the connection, before the client
+            # has noted it: then this request is the first to be told.
+            self._give_up("the credentials were refused", error)
         except KazooException as error:
             failure = client.last_failure or str(error) or type(error).__name__
             self._give_up(failure, error)
