@@ -12,7 +12,7 @@
  * docs/protocol.md, "The agent" (7) and "Purging".
  */
 #ifndef MAXROUND
-#define MAXROUND 3
+#define MAXROUND 4
 #endif
 #ifndef LOSSES
 #define LOSSES 1
@@ -37,9 +37,20 @@ bit authorised;
 bit accepted;           /* the restore's intent was accepted */
 bit veto_same, auth_same;
 bit intends;            /* the restore under way, in the agent's own report */
+#ifdef STRAGGLER
 bit late;               /* a step of an agent that died is still under way */
+byte late_leaf;         /* the quarantined name that it was asked to link */
+#endif
+byte leaf;              /* the quarantined name; a new one is a new number */
+bit interrupted;        /* the entry's restore was begun by an agent that died */
 bit strayed;            /* there was such a step: its lock is long gone */
 byte deaths = DEATHS;
+
+#ifdef FRESH_LEAF
+#define SETTLED (!interrupted)
+#else
+#define SETTLED true
+#endif
 
 #define LINKS (quarantined + (name == 1))
 
@@ -97,12 +108,15 @@ inline link_back() {
   }
 }
 
+#ifdef STRAGGLER
 /* What a dead agent had sent lands when it likes. */
 active proctype straggler() {
   do
-  :: late -> link_back(); late = 0
+  :: atomic { late && late_leaf == leaf -> link_back(); late = 0; late_leaf = 0 }
+  :: d_step { late && late_leaf != leaf -> late = 0; late_leaf = 0 }
   od
 }
+#endif
 
 proctype agent(byte n) {
   byte r1, again;
@@ -140,8 +154,12 @@ proctype agent(byte n) {
 #endif
            if
            :: link_back()
-           :: d_step { deaths > 0 -> deaths--; deaf[0] = 1; accepted = 0; late = 1; strayed = 1;
-                ok = 0; lock = (lock == 2 -> 0 : lock) }
+           :: d_step { deaths > 0 -> deaths--; deaf[0] = 1; accepted = 0;
+                interrupted = 1; ok = 0; lock = (lock == 2 -> 0 : lock)
+#ifdef STRAGGLER
+                ; late = 1; late_leaf = leaf; strayed = 1
+#endif
+              }
            fi;
            lock = (lock == 2 -> 0 : lock)
         :: else
@@ -197,8 +215,14 @@ active proctype leader() {
   bit ready;
   do
   :: d_step { quarantined && MAY_RAISE && round < MAXROUND -> round++ }
+#ifdef FRESH_LEAF
+  /* The mend: an entry whose restore was interrupted gets a new unique name, so
+     that a late link finds nothing, and only then begins its wait. */
+  :: d_step { quarantined && interrupted && !intends && !accepted && !authorised ->
+       leaf++; interrupted = 0; entry_round = round + 1; links = LINKS }
+#endif
   /* Counters and reports are read, and the inode compared with its baseline. */
-  :: d_step { quarantined && !ready && !authorised && CONFIRMED(entry_round) ->
+  :: d_step { quarantined && !ready && !authorised && CONFIRMED(entry_round) && SETTLED ->
        veto_same = 1; ready = 1 };
      d_step {
        skip;

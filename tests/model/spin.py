@@ -144,6 +144,9 @@ def _search(command: list[str], where: Path, limit_s: float) -> str:
         except BaseException:
             process.kill()
             raise
+    if process.returncode < 0:
+        # Whoever ended it: what it printed is no result.
+        output += f"\nout of time: ended by signal {-process.returncode}"
     return output
 
 
