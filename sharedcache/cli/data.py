@@ -173,6 +173,7 @@ def node(view: NodeView) -> Data:
         "uses_now": sorted(report.now.cache_names()),
         "uses_since": sorted(report.since.cache_names()),
         "sees": sorted(report.sees),
+        "saw": sorted(report.saw),
         "intents": sorted(report.intents),
         "failures": [
             {"source": one.source, "message": one.message} for one in report.failures

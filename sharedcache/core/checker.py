@@ -83,7 +83,9 @@ class _Scene:
         self.rows = {name: row for row, name in enumerate(seen.files.names)}
         self.manifest = {(b.batch, entry) for b in seen.manifest for entry in b.entries}
         self.own_links = Counter(e.baseline.inode for e in seen.entries if e.baseline)
-        self.wanted = {entry for r in _reports(seen) for entry in (*r.sees, *r.intents)}
+        self.wanted = {
+            entry for r in _reports(seen) for entry in (*r.sees, *r.saw, *r.intents)
+        }
         restoring = {entry for r in _reports(seen) for entry in r.intents}
         self.busy = {
             e.name

@@ -240,6 +240,7 @@ def report_to_record(report: Report) -> dict[str, object]:
         "storage_time_ns": report.storage_time_ns,
         "name_cache_s": report.name_cache_s,
         "sees": sorted(report.sees),
+        "saw": sorted(report.saw),
         "intents": sorted(report.intents),
         "failures": [
             [_sayable(f.source), _sayable(f.message)] for f in report.failures
@@ -272,6 +273,7 @@ def report_from_record(values: object) -> Report:
         storage_time_ns=fields.integer("storage_time_ns"),
         name_cache_s=fields.number("name_cache_s"),
         sees=frozenset(fields.texts("sees")),
+        saw=frozenset(fields.texts("saw")),
         intents=frozenset(fields.texts("intents")),
         failures=tuple(_failure(item) for item in fields.items("failures")),
         lost=fields.texts("lost"),

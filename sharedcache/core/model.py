@@ -145,7 +145,9 @@ class Report:
     ``upto`` is the round that was read before the looks, ``since_round`` the
     round that was read again, after the looks, when this report's window
     began; ``since`` holds everything used in that window that ``now`` does
-    not hold.  ``storage_time_ns`` is the storage's own clock at the start of
+    not hold.  ``sees`` are the quarantined entries whose inode still bears its
+    cache name here, ``saw`` those that any look of the window saw so.
+    ``storage_time_ns`` is the storage's own clock at the start of
     the looks, in nanoseconds.
     """
 
@@ -161,6 +163,7 @@ class Report:
     storage_time_ns: int
     name_cache_s: float
     sees: frozenset[str] = frozenset()
+    saw: frozenset[str] = frozenset()
     intents: frozenset[str] = frozenset()
     failures: tuple[SourceFailure, ...] = ()
     lost: tuple[str, ...] = ()

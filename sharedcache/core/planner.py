@@ -278,6 +278,8 @@ class _Court:
                 yield f"used by {report.node}"
             elif entry.entry in report.sees:
                 yield f"still seen by {report.node}"
+            elif entry.entry in report.saw:
+                yield f"seen a while ago by {report.node}"
 
 
 def _judge_entries(

@@ -58,6 +58,7 @@ class Confirmation:
     proven: int
     used: UseIndex
     seen: frozenset[str]
+    saw: frozenset[str]
     intended: frozenset[str]
 
     @staticmethod
@@ -66,6 +67,7 @@ class Confirmation:
         everybody = [*voices.speaking, *voices.final]
         used = UseIndex.over(uses for r in everybody for uses in (r.now, r.since))
         seen = frozenset().union(*(r.sees for r in everybody))
+        saw = frozenset().union(*(r.saw for r in everybody))
         intended = frozenset().union(*(r.intents for r in everybody))
         proven = 0
         able = (
@@ -77,7 +79,7 @@ class Confirmation:
             starts = [r.since_round for r in voices.speaking]
             if max(starts) < min(r.upto for r in voices.speaking):
                 proven = min(starts)
-        return Confirmation(proven, used, seen, intended)
+        return Confirmation(proven, used, seen, saw, intended)
 
     def confirms(self, entry: ManifestEntry) -> bool:
         """Whether nobody uses the entry, and nobody ever will."""
@@ -93,6 +95,7 @@ class Confirmation:
         return (
             self.used.covers(entry.name)
             or entry.entry in self.seen
+            or entry.entry in self.saw
             or entry.entry in self.intended
         )
 
@@ -109,6 +112,7 @@ def raise_helps(
     """
     in_use = UseIndex.over(r.now for r in [*voices.speaking, *voices.final])
     final = UseIndex.over(r.since for r in voices.final)
+    final_saw = frozenset().union(*(r.saw for r in voices.final))
     return bool(voices.speaking) and any(
         not confirmation.confirms(entry)
         and entry.state is EntryState.TAKEN
@@ -117,5 +121,6 @@ def raise_helps(
         and not final.covers(entry.name)
         and entry.entry not in confirmation.intended
         and entry.entry not in confirmation.seen
+        and entry.entry not in final_saw
         for entry in entries
     )

@@ -18,31 +18,49 @@ class Look:
     ``upto`` is the round read before the looks, ``reread`` the round read
     after them; ``uses`` is what the sources said; ``unbroken`` is ``False``
     if anything may have been missed since the look before (events lost, a
-    source failed, this is the first look of this agent).
+    source failed, this is the first look of this agent).  ``sees`` are the
+    quarantined entries whose inode still bore its cache name here.
     """
 
     upto: int
     reread: int
     uses: Uses
     unbroken: bool
+    sees: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Everything used since the first look of one round, as far as was seen."""
+    """Everything used since the first look of one round, as far as was seen.
+
+    ``saw`` are the entries that some look since then still saw by name.
+    """
 
     upto: int
     reread: int
     seen: Uses
+    saw: frozenset[str] = frozenset()
+
+    def joined(self, look: Look) -> Window:
+        """Return the window with one more look in it."""
+        return Window(
+            self.upto, self.reread, self.seen | look.uses, self.saw | look.sees
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What a report says of its window."""
+    """What a report says of its window.
+
+    A name that a look could still open may have been used between the looks,
+    by a guest that moved on since: what was seen counts over the whole window,
+    as uses do.
+    """
 
     since_round: int
     since: Uses
     unbroken: bool
+    saw: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +72,12 @@ class Windows:
 
     def after(self, look: Look) -> Windows:
         """Take one more look into account."""
-        fresh = Window(look.upto, look.reread, look.uses)
+        fresh = Window(look.upto, look.reread, look.uses, look.sees)
         if not look.unbroken or self.present is None or look.upto < self.present.upto:
             return Windows(None, fresh)
-        seen = self.present.seen | look.uses
-        present = Window(self.present.upto, self.present.reread, seen)
+        present = self.present.joined(look)
         if look.upto == self.present.upto:
-            before = self.before
-            if before is not None:
-                before = Window(before.upto, before.reread, before.seen | look.uses)
+            before = None if self.before is None else self.before.joined(look)
             return Windows(before, present)
         return Windows(present, fresh)
 
@@ -74,6 +89,6 @@ class Windows:
         """
         if self.present is None:
             raise ValueError("no look was taken yet")
-        if self.before is None:
-            return Coverage(self.present.reread, self.present.seen, unbroken=False)
-        return Coverage(self.before.reread, self.before.seen, unbroken=True)
+        window = self.present if self.before is None else self.before
+        unbroken = self.before is not None
+        return Coverage(window.reread, window.seen, unbroken, window.saw)

@@ -87,7 +87,8 @@ class Looker:
         # here would claim that the window began before it did.
         self.world.coordination.sync()
         reread = ledger.counter_of(self.world.coordination.get(ledger.ROUND)).value
-        self._take(Look(ground.round, reread, uses, self._unbroken and not failures))
+        unbroken = self._unbroken and not failures
+        self._take(Look(ground.round, reread, uses, unbroken, sees))
         self._unbroken = not failures
         return Sight(
             self.windows,

@@ -268,6 +268,7 @@ class NodeService:
             storage_time_ns=sight.storage_time_ns,
             name_cache_s=sight.name_cache_s,
             sees=sight.sees,
+            saw=coverage.saw - sight.sees,
             intents=intents,
             failures=sight.failures,
             lost=self._alarm,

@@ -323,3 +323,37 @@ def test_a_qemu_lock_keeps_a_file_that_no_report_names(site: Site) -> None:
     settle(
         agent, cleaner, until=lambda: bool(cleaner.harvest.purged.names), what="purged"
     )
+
+
+def test_a_name_that_was_seen_is_told_for_as_long_as_the_window_lasts(
+    site: Site,
+) -> None:
+    """What a look saw by name counts over the window, as uses do.
+
+    A guest may have started by the name after that look, and moved on.
+    """
+    agent, cleaner = site.agent("n1"), site.cleaner("c1", SLOW)
+    publish(agent)
+    path = quarantined(site, cleaner, agent)
+    coordination = agent.world.coordination
+    (entry,) = entries(site)
+    for _ in range(3):
+        raise_round(coordination)
+        look_now(agent)
+    epoch = site.base / ".sharedcache" / "epochs" / str(entry.epoch)
+    os.link(epoch / entry.leaf, path)
+    raise_round(coordination)
+    look_now(agent)
+    path.unlink()
+    raise_round(coordination)
+    look_now(agent)
+    report = agent.publisher.published
+    assert report is not None
+    assert report.unbroken
+    assert report.sees == frozenset()
+    assert report.saw == {entry.entry}
+    for _ in range(2):
+        raise_round(coordination)
+        look_now(agent)
+    assert agent.publisher.published is not None
+    assert agent.publisher.published.saw == frozenset()

@@ -168,7 +168,7 @@ def may_purge(policy: CleanerPolicy, seen: Observation, one: ManifestEntry) -> b
         not one.restoring,
         one.name not in seen.holds,
         not used_by_anybody(seen, one.name),
-        not any(one.entry in r.sees or one.entry in r.intents for r in reports(seen)),
+        not any(one.entry in {*r.sees, *r.saw, *r.intents} for r in reports(seen)),
         seen.storage_now_ns - one.since_ns >= policy.grace_s * SECOND,
         seen.storage_now_ns - one.moved_ns >= 2 * max(caches_s) * SECOND,
         all(base.mtime_ns < r.storage_time_ns for r in gone if isinstance(r, Report)),

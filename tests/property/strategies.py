@@ -275,6 +275,7 @@ def _node(draw: st.DrawFn, number: int, present: int, mood: str) -> NodeView:
         + draw(_NANOS),
         name_cache_s=draw(st.sampled_from((0.0, 0.0, 5.0))),
         sees=frozenset() if draw(_MOST) else frozenset({f"{1:016x}"}),
+        saw=frozenset() if draw(_MOST) else frozenset({f"{2:016x}"}),
         intents=frozenset() if draw(_MOST) else frozenset({f"{2:016x}"}),
         failures=FAILED if "degraded" in flavour else (),
         sealed=flavour.startswith("sealed"),

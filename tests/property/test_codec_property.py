@@ -48,6 +48,7 @@ _REPORTS = st.builds(
     storage_time_ns=_COUNT,
     name_cache_s=st.floats(0, 1e9),
     sees=st.frozensets(_TOKEN, max_size=3),
+    saw=st.frozensets(_TOKEN, max_size=3),
     intents=st.frozensets(_TOKEN, max_size=3),
     failures=st.lists(st.builds(SourceFailure, _TEXT, _TEXT), max_size=2).map(tuple),
     lost=st.lists(_TEXT, max_size=2).map(tuple),

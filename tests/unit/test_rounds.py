@@ -139,3 +139,16 @@ def test_a_raise_helps_after_a_use_is_over() -> None:
 def test_a_raise_does_not_help_while_the_entry_is_seen() -> None:
     """A name that bears the entry's inode is no matter of rounds."""
     assert not _helps(_voices(report(sees=frozenset({ENTRY.entry}))), round=10)
+
+
+def test_an_entry_that_was_seen_in_a_window_waits_for_the_next_one() -> None:
+    """Seen a while ago refuses a confirmation, and a new round brings it."""
+    looked = report(saw=frozenset({ENTRY.entry}))
+    voices, waiting = _voices(looked), ENTRY
+    proof = Confirmation.of(voices)
+    assert proof.proven == ENTRY.round
+    assert not proof.confirms(waiting)
+    assert raise_helps([waiting], voices, proof)
+    assert _confirms(_voices(report()))
+    final = _voices(report(), final=[replace(looked, node="n2")])
+    assert not raise_helps([waiting], final, Confirmation.of(final))

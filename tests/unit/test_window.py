@@ -74,3 +74,21 @@ def test_a_skipped_round_keeps_the_window() -> None:
     """A node that missed a round covers both raises, with all that it used."""
     windows = _after((4, 4, ONE, False), (7, 7, TWO, True))
     assert windows.coverage() == Coverage(4, ONE | TWO, unbroken=True)
+
+
+def test_what_was_seen_by_name_counts_over_the_whole_window() -> None:
+    """A name that still opened may have started a guest that moved on since.
+
+    With scans only, one migration would otherwise be enough to be missed: the
+    guest starts by the cached name after the look that saw it, and is on
+    another node, behind that one's last look, when this one looks again.
+    """
+    windows = Windows()
+    windows = windows.after(Look(1, 1, Uses(), unbroken=False))
+    windows = windows.after(Look(2, 2, Uses(), unbroken=True, sees=frozenset({"e"})))
+    windows = windows.after(Look(3, 3, Uses(), unbroken=True))
+    assert windows.coverage().saw == {"e"}
+    windows = windows.after(Look(3, 3, Uses(), unbroken=True))
+    assert windows.coverage().saw == {"e"}
+    windows = windows.after(Look(4, 4, Uses(), unbroken=True))
+    assert windows.coverage().saw == frozenset()
