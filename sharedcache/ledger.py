@@ -44,6 +44,19 @@ APPROVAL = "approval"
 ROSTER_COUNTER = "counters/roster"
 VETO_COUNTER = "counters/veto"
 
+BLANK = (
+    MANIFEST,
+    ROSTER,
+    PARTS,
+    HOLDS,
+    PAUSE,
+    APPROVAL,
+    "counters",
+    ROSTER_COUNTER,
+    VETO_COUNTER,
+)
+"""Paths of a founded tree that begin without data, parents before children."""
+
 PART_BYTES = 700_000
 """Largest report that goes into one znode; the servers' limit is about 1 MB."""
 
@@ -83,27 +96,45 @@ def bump(counter: str) -> Set:
     return Set(counter, b"", None)
 
 
+def manifest_changed(token: str, version: int | None = None) -> Set:
+    """Return the write that goes with every change of the manifest.
+
+    Readers tell by version and ``token`` whether anything changed: a version
+    alone may come again when ZooKeeper lost its data or went back.
+    """
+    return Set(MANIFEST, token.encode("ascii"), version)
+
+
 def founding(cluster: Cluster, finalized_schema: int, who: str) -> list[Operation]:
     """Return the one transaction that founds a cluster's tree."""
-    rollout = Rollout(finalized_schema, who)
     return [
-        Create(EPOCH, codec.pack(codec.counter_to_record(0))),
-        Create(ROUND, codec.pack(codec.counter_to_record(1))),
-        Create(ROLLOUT, codec.pack(codec.rollout_to_record(rollout))),
-        Create(MANIFEST, b""),
-        Create(
-            AUTHORISATION, codec.pack(codec.authorisation_to_record(Authorisation()))
-        ),
-        Create(ROSTER, b""),
-        Create(PARTS, b""),
-        Create(HOLDS, b""),
-        Create(PAUSE, b""),
-        Create(APPROVAL, b""),
-        Create("counters", b""),
-        Create(ROSTER_COUNTER, b""),
-        Create(VETO_COUNTER, b""),
-        Create(IDENTITY, codec.pack(codec.cluster_to_record(cluster))),
+        Create(EPOCH, number_data(0)),
+        Create(ROUND, number_data(1)),
+        Create(ROLLOUT, rollout_data(Rollout(finalized_schema, who))),
+        Create(AUTHORISATION, authorisation_data(Authorisation())),
+        *(Create(path, b"") for path in BLANK),
+        Create(IDENTITY, identity_data(cluster)),
     ]
+
+
+def number_data(value: int) -> bytes:
+    """Encode an epoch or a round."""
+    return codec.pack(codec.counter_to_record(value))
+
+
+def rollout_data(rollout: Rollout) -> bytes:
+    """Encode the rollout's record."""
+    return codec.pack(codec.rollout_to_record(rollout))
+
+
+def authorisation_data(authorisation: Authorisation) -> bytes:
+    """Encode an authorisation."""
+    return codec.pack(codec.authorisation_to_record(authorisation))
+
+
+def identity_data(cluster: Cluster) -> bytes:
+    """Encode the cluster's identity."""
+    return codec.pack(codec.cluster_to_record(cluster))
 
 
 def cluster_of(record: Record | None) -> Cluster | Unreadable | None:
@@ -184,10 +215,10 @@ class ManifestReader:
     """Reads the manifest, and again only what may have changed.
 
     Every transaction that writes the manifest also writes its parent, whose
-    data version therefore tells whether anything changed.
+    version and token therefore tell whether anything changed.
     """
 
-    _version: int | None = None
+    _state: tuple[int, bytes] | None = None
     _batches: tuple[ManifestBatch, ...] = ()
     _broken: dict[str, Unreadable] = field(default_factory=dict)
 
@@ -195,10 +226,10 @@ class ManifestReader:
         self, coordination: Coordination, parent: Record | None
     ) -> tuple[ManifestBatch, ...]:
         """Return the manifest as of ``parent``, the record of its parent."""
-        version = -1 if parent is None else parent.version
-        if version != self._version:
+        state = (-1, b"") if parent is None else (parent.version, parent.data)
+        if state != self._state:
             self._read_all(coordination)
-            self._version = version
+            self._state = state
         return self._batches
 
     @property

@@ -116,7 +116,7 @@ class Actor:
                         *self.leadership.conditions(),
                         Check(ledger.ROUND, number.version),
                         settle.rewrite(replace(batch, entries=entries)),
-                        ledger.bump(ledger.MANIFEST),
+                        ledger.manifest_changed(self.world.tokens.token()),
                     ]
                 )
             except ConflictError as error:

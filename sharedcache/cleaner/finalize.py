@@ -138,8 +138,8 @@ def found(
     if disk is not None and (storage.epochs() or storage.witness_list()):
         raise RefusedError(
             f"the directory was used by cluster {disk.name} ({disk.identity}), which "
-            "this ZooKeeper does not know: is it the right one, or did it lose its "
-            "data?"
+            "this ZooKeeper does not know: is it the right one? If it lost its data, "
+            "`sharedcache recover`"
         )
     version = schema_version or _fitting_schema(storage)
     cluster = _mark(storage, Cluster(name, identity)) if disk is None else disk

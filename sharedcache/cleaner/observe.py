@@ -45,6 +45,9 @@ _HEAD = (
     ledger.APPROVAL,
 )
 
+NEVER = -2
+"""A data version that no record has: a transaction that checks it must fail."""
+
 Reports = dict[str, Report | Unreadable | None]
 """Every rostered node's last report; ``None`` for one that never spoke."""
 
@@ -88,7 +91,9 @@ class Observer:
     def observe(self, *, scan: bool, epoch: int | None = None) -> Observed:
         """Take one observation; ``epoch`` is the observer's own, if it leads.
 
-        Raises ``CoordinationError`` if ZooKeeper cannot be read, or holds no
+        A used directory whose ZooKeeper has no cluster any more is observed as it
+        is: the gate is closed, and every transaction made from it fails.  Raises
+        ``CoordinationError`` if ZooKeeper cannot be read, or neither side knows a
         cluster, and ``StorageError`` if the storage cannot.
         """
         coordination = self.coordination
@@ -97,7 +102,13 @@ class Observer:
         counters = _counters(coordination)
         reports, members, tombstones = self._reports()
         head = dict(zip(_HEAD, coordination.get_many(_HEAD), strict=True))
-        epoch_record, round_record = _numbers(head)
+        lost = head[ledger.IDENTITY] is None
+        if lost and self.storage.read_marker() is None:
+            raise CoordinationError(
+                "ZooKeeper holds no such cluster: run `sharedcache init`, or look at "
+                "[sharedcache] zookeeper and cluster"
+            )
+        epoch_record, round_record = _numbers(head, lost=lost)
         rollout_record = head[ledger.ROLLOUT]
         rollout = ledger.rollout_of(rollout_record)
         manifest = self._manifest.read(coordination, head[ledger.MANIFEST])
@@ -132,9 +143,11 @@ class Observer:
             roster_changes=roster_changes,
             epoch=epoch_record,
             round=round_record,
-            authorisation=ledger.authorisation_of(head[ledger.AUTHORISATION]),
+            authorisation=Authorisation(version=NEVER)
+            if lost
+            else ledger.authorisation_of(head[ledger.AUTHORISATION]),
             rollout=rollout,
-            rollout_version=-1 if rollout_record is None else rollout_record.version,
+            rollout_version=NEVER if rollout_record is None else rollout_record.version,
             leader=coordination.leader(),
         )
 
@@ -175,7 +188,7 @@ class Observer:
             return _Disk(cluster, 0, {}, 0, FileTable(), 0.0)
         epochs = storage.epochs()
         now_ns = None if epoch is None else storage.epoch_time(epoch)
-        witnesses = self._witnesses()
+        witnesses = read_witnesses(storage)
         if now_ns is None:
             # Nobody's own clock file to touch: the latest touch of a witness
             # is a time that the storage gave, and no later than now.
@@ -190,15 +203,6 @@ class Observer:
             storage.name_cache_s(),
         )
 
-    def _witnesses(self) -> dict[str, Witness]:
-        witnesses: dict[str, Witness] = {}
-        for node in self.storage.witness_list():
-            found = self.storage.witness_read(node)
-            if found is not None:
-                data, facts = found
-                witnesses[node] = Witness(node, _incarnation(data), facts.mtime_ns)
-        return witnesses
-
 
 @dataclass(frozen=True, slots=True)
 class _Disk:
@@ -212,6 +216,17 @@ class _Disk:
     name_cache_s: float
 
 
+def read_witnesses(storage: Storage) -> dict[str, Witness]:
+    """List the witnesses and open each by its name."""
+    witnesses: dict[str, Witness] = {}
+    for node in storage.witness_list():
+        found = storage.witness_read(node)
+        if found is not None:
+            data, facts = found
+            witnesses[node] = Witness(node, _incarnation(data), facts.mtime_ns)
+    return witnesses
+
+
 def _incarnation(data: bytes) -> Incarnation | None:
     found = codec.readable(lambda: codec.incarnation_from_record(codec.from_text(data)))
     return None if isinstance(found, Unreadable) else found
@@ -219,18 +234,18 @@ def _incarnation(data: bytes) -> Incarnation | None:
 
 def _counters(coordination: Coordination) -> Counters:
     paths = (ledger.ROSTER_COUNTER, ledger.VETO_COUNTER)
-    roster, veto = coordination.get_many(paths)
-    if roster is None or veto is None:
-        raise CoordinationError(
-            "ZooKeeper holds no such cluster: run `sharedcache init`, or look at "
-            "[sharedcache] zookeeper and cluster"
-        )
-    return Counters(roster.version, veto.version)
+    versions = [
+        NEVER if record is None else record.version
+        for record in coordination.get_many(paths)
+    ]
+    return Counters(*versions)
 
 
 def _numbers(
-    head: Mapping[str, Record | None],
+    head: Mapping[str, Record | None], *, lost: bool
 ) -> tuple[ledger.Versioned[int], ledger.Versioned[int]]:
+    if lost:
+        return ledger.Versioned(0, NEVER), ledger.Versioned(0, NEVER)
     try:
         return (
             ledger.counter_of(head[ledger.EPOCH]),
@@ -238,7 +253,8 @@ def _numbers(
         )
     except codec.RecordError as error:
         raise CoordinationError(
-            f"the epoch or the round in ZooKeeper cannot be read: {error}"
+            f"the epoch or the round in ZooKeeper cannot be read: {error}; "
+            "`sharedcache recover` shows what to do"
         ) from error
 
 

@@ -32,7 +32,7 @@ ADOPT_TRIES = 20
 
 def clear_authorisation(authorisation: Authorisation) -> Operation:
     """Return the write that clears an authorisation as it was read."""
-    data = codec.pack(codec.authorisation_to_record(Authorisation()))
+    data = ledger.authorisation_data(Authorisation())
     return Set(ledger.AUTHORISATION, data, authorisation.version)
 
 
@@ -109,12 +109,13 @@ class Settler:
     def _write(
         self, batch: ManifestBatch, entries: tuple[ManifestEntry, ...], version: int
     ) -> None:
-        self.leadership.world.coordination.commit(
+        world = self.leadership.world
+        world.coordination.commit(
             [
                 *self.leadership.conditions(),
                 Check(ledger.ROUND, version),
                 rewrite(replace(batch, entries=entries)),
-                ledger.bump(ledger.MANIFEST),
+                ledger.manifest_changed(world.tokens.token()),
             ]
         )
 
@@ -190,7 +191,7 @@ class Settler:
                     *self.leadership.conditions(),
                     Check(ledger.ROUND, number.version),
                     Create(ledger.batch_path(batch.batch), ledger.batch_data(batch)),
-                    ledger.bump(ledger.MANIFEST),
+                    ledger.manifest_changed(world.tokens.token()),
                 ]
             )
 

@@ -57,7 +57,7 @@ class Taker:
                 *leadership.conditions(),
                 Check(ledger.ROSTER_COUNTER, observed.counters.roster),
                 Create(ledger.batch_path(batch.batch), ledger.batch_data(batch)),
-                ledger.bump(ledger.MANIFEST),
+                ledger.manifest_changed(self.world.tokens.token()),
             ]
         )
         outcome: dict[str, ManifestEntry | None] = dict.fromkeys(

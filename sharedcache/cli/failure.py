@@ -18,6 +18,7 @@ from sharedcache.core.ports import (
     OutcomeUnknownError,
     StorageError,
 )
+from sharedcache.core.recovery import CannotRecoverError
 
 
 class Failure(click.ClickException):
@@ -47,6 +48,7 @@ _KINDS: tuple[tuple[type[Exception], type[Failure]], ...] = (
     (SettingsError, SettingsFailure),
     (PolicyError, SettingsFailure),
     (RefusedError, RefusedFailure),
+    (CannotRecoverError, RefusedFailure),
     (DeposedError, RefusedFailure),
     (InterruptedPassError, Failure),
     (CoordinationError, Failure),

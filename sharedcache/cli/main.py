@@ -28,6 +28,7 @@ _LAZY = {
     "pause": f"{_COMMANDS}.operator:pause",
     "resume": f"{_COMMANDS}.operator:resume",
     "approve": f"{_COMMANDS}.operator:approve",
+    "recover": f"{_COMMANDS}.recover:recover",
     "demo": "sharedcache.cli.demo.command:demo",
 }
 

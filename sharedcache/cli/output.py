@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import click
 from rich import box
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -49,6 +50,30 @@ def stdout() -> Console:
     return Console(
         highlight=False, width=_PIPED_COLUMNS, color_system=None, force_terminal=False
     )
+
+
+def stderr() -> Console:
+    """Return a console for what a question is about, apart from the result."""
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal how many of a known number are done.
+
+    Gives what to call for each one, with its name.
+    """
+    if not sys.stderr.isatty() or not total:
+        yield lambda _: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=stderr(), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+
+        def count(name: str) -> None:
+            bar.update(task, advance=1, description=f"{what}: {name}")
+
+        yield count
 
 
 @contextmanager

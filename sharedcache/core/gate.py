@@ -166,6 +166,15 @@ def _cluster(facts: GateFacts) -> Iterator[Reason]:
             "the base directory has no cluster marker: is it mounted? "
             "`sharedcache init` binds a new directory",
         )
+    elif tree is None:
+        yield Reason(
+            Code.CLUSTER_MISMATCH,
+            Closes.ALL,
+            "zookeeper",
+            f"the directory belongs to {_name(disk)}, and ZooKeeper has no such "
+            "cluster: check zookeeper and cluster in the settings; if it lost its "
+            "data, `sharedcache recover`",
+        )
     elif isinstance(disk, Unreadable) or isinstance(tree, Unreadable) or disk != tree:
         yield Reason(
             Code.CLUSTER_MISMATCH,
@@ -180,7 +189,8 @@ def _cluster(facts: GateFacts) -> Iterator[Reason]:
             Closes.ALL,
             "zookeeper",
             f"ZooKeeper knows epoch {facts.zookeeper_epoch}, the storage epoch "
-            f"{facts.storage_epoch}: ZooKeeper went back (restored from a copy?)",
+            f"{facts.storage_epoch}: it was restored from an old copy, or another one "
+            "acts on this directory; `sharedcache recover` shows what to do",
         )
 
 

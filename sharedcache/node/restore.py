@@ -191,7 +191,7 @@ class Restorer:
         operations: list[Operation] = [
             Check(ledger.ROUND, number.version),
             Set(ledger.batch_path(batch.batch), data, record.version),
-            ledger.bump(ledger.MANIFEST),
+            ledger.manifest_changed(self.world.tokens.token()),
             ledger.bump(ledger.VETO_COUNTER),
         ]
         try:

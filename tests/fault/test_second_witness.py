@@ -106,7 +106,7 @@ def test_a_wiped_zookeeper_removes_nothing_and_is_not_founded_anew(
     steps(agent)
     assert cleaner.leadership is None
     assert path.exists()
-    with pytest.raises(RefusedError, match="did it lose its data"):
+    with pytest.raises(RefusedError, match="sharedcache recover"):
         found(session, site.storage(), site.cluster, "y" * 32, None)
 
 

@@ -70,3 +70,14 @@ def password_of(session: int) -> bytes:
         state = (state * 0x5DEECE66D + 0xB) & mask
         password += (state >> 16).to_bytes(4, "little")
     return bytes(password)
+
+
+def forget_cluster(address: str, name: str) -> None:
+    """Delete one cluster's tree, as if its data had been lost."""
+    client = KazooClient(hosts=address)
+    client.start(timeout=_CONNECT_DEADLINE_S)
+    try:
+        client.delete(f"/sharedcache/{name}", recursive=True)
+    finally:
+        client.stop()
+        client.close()

@@ -3,9 +3,10 @@
 kazoo as it is queues what is asked while no server answers and sends it whenever
 one does, perhaps in another session; waits without limit; tells nobody which
 session timeout the servers granted; spends a whole session timeout on connecting
-to one dead server; and lets its thread end for good after an error that it did
-not foresee.  Each override below is for one of these, and a contract test pins
-what of kazoo's inside it rests on.
+to one dead server; lets its thread end for good after an error that it did not
+foresee; and knocks for ever at servers that know less than its session saw.  Each
+override below is for one of these, and a contract test pins what of kazoo's inside
+it rests on.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kazoo.client import KazooClient
-from kazoo.exceptions import ConnectionLoss, OperationTimeoutError
+from kazoo.exceptions import (
+    ConnectionDropped,
+    ConnectionLoss,
+    OperationTimeoutError,
+    SessionExpiredError,
+)
 from kazoo.handlers.threading import (
     AsyncResult,
     KazooTimeoutError,
@@ -162,13 +168,42 @@ class Connection(ConnectionHandler):
     """kazoo's connection thread: tells the grant, survives, and can be cut."""
 
     grant: Grant | None = None
+    _refused_since: float | None = None
 
     def _invoke(self, timeout: float, request: Any, xid: int | None = None) -> Any:
         sent = boottime()
-        answer = super()._invoke(timeout, request, xid)
+        try:
+            answer = super()._invoke(timeout, request, xid)
+        except ConnectionDropped:
+            if isinstance(request, Connect):
+                self._refused(sent)
+            raise
         if isinstance(request, Connect):
+            self._refused_since = None
             self._learn(answer[0], sent)
         return answer
+
+    def _refused(self, now: float) -> None:
+        """Begin a new session if the servers will not hear of this one.
+
+        A server closes the connection of a client that has seen more than it
+        knows itself, and kazoo would ask for ever: so it is after ZooKeeper was
+        restored from an old copy.  A follower that is behind does the same for a
+        moment; hence only after the session's timeout, when it is over anyway.
+        """
+        if self._refused_since is None:
+            self._refused_since = now
+        grant, client = self.grant, self.client
+        if grant is None or now - self._refused_since < grant.timeout_s:
+            return
+        if client.last_zxid:
+            client.last_zxid = 0
+            self._refused_since = None
+            _LOG.warning(
+                "the servers refuse the session, perhaps they know less than it saw "
+                "(restored from a copy?): a new session begins"
+            )
+            raise SessionExpiredError
 
     def _learn(self, granted: Connect, sent: float) -> None:
         if granted.time_out <= 0:
