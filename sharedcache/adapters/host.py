@@ -7,11 +7,14 @@ stopped and no guest running, so every doubt here is a "no".
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 _TIMEOUT_S = 5.0
 _STOPPED = frozenset({"inactive", "failed"})
 _GUESTS = ("qemu-system", "qemu-kvm", "kvm")
+_MARKER = ".sharedcache/cluster"
+_SCRIPT_ARGUMENTS = 2
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 """The kernel's own: ``PROC_PID_INIT_INO`` in include/linux/proc_ns.h."""
 
@@ -19,18 +22,23 @@ _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 class SystemdHost:
     """The port of the host, on Linux with systemd.
 
-    ``unit`` is the compute service's unit; ``proc`` and ``systemctl`` are for
-    tests.
+    ``unit`` is the compute service's unit; ``base`` the cache directory, and
+    ``hypervisors`` the names of processes that must see it as this one does;
+    ``proc`` and ``systemctl`` are for tests.
     """
 
     def __init__(
         self,
         unit: str = "nova-compute.service",
         *,
+        base: str = "",
+        hypervisors: Sequence[str] = (),
         proc: str = "/proc",
         systemctl: str = "systemctl",
     ) -> None:
         self._unit = unit
+        self._base = base.lstrip("/")
+        self._hypervisors = frozenset(hypervisors)
         self._proc = Path(proc)
         self._systemctl = systemctl
 
@@ -71,6 +79,49 @@ class SystemdHost:
             (self._proc / "1/comm").read_bytes()
             processes = [one for one in self._proc.iterdir() if one.name.isdecimal()]
             return not any(_is_guest(one) for one in processes)
+        except OSError:
+            return False
+
+    def seen_otherwise(self, marker: bytes) -> tuple[str, ...]:
+        """Name the hypervisor's processes that see another directory at the base.
+
+        A process in another mount namespace sees the same directory if the
+        cluster's marker, read through its own root, is ``marker``.  One that may
+        not be looked into is not named: doubt is no evidence here.
+        """
+        if not self._base or not self._hypervisors:
+            return ()
+        try:
+            ours = (self._proc / "self/ns/mnt").readlink()
+            processes = [one for one in self._proc.iterdir() if one.name.isdecimal()]
+        except OSError:
+            return ()
+        return tuple(
+            f"{name} (process {process.name})"
+            for process in sorted(processes, key=lambda one: int(one.name))
+            for name in self._named(process)
+            if self._sees_another(process, ours, marker)
+        )
+
+    def _named(self, process: Path) -> list[str]:
+        """Return the hypervisor's name if this is one of its processes."""
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return []
+        # A script's interpreter comes first, and its own name second.
+        bases = [_text(w.rpartition(b"/")[2]) for w in words[:_SCRIPT_ARGUMENTS]]
+        return [name for name in bases if name in self._hypervisors][:1]
+
+    def _sees_another(self, process: Path, ours: Path, marker: bytes) -> bool:
+        try:
+            if (process / "ns/mnt").readlink() == ours:
+                return False
+            there = process / "root" / self._base / _MARKER
+            return there.read_bytes() != marker
+        except (FileNotFoundError, NotADirectoryError):
+            # Another directory lies there, unless the process itself is gone.
+            return (process / "ns/mnt").is_symlink()
         except OSError:
             return False
 

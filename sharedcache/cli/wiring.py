@@ -85,7 +85,11 @@ class AgentParts:
             sources=sources,
             clock=clock,
             tokens=RandomTokens(),
-            host=SystemdHost(settings.agent.compute_service),
+            host=SystemdHost(
+                settings.agent.compute_service,
+                base=settings.base,
+                hypervisors=settings.agent.hypervisors,
+            ),
             journal=journal,
         )
 

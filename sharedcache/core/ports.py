@@ -385,10 +385,17 @@ class Source(Protocol):
 
 
 class Host(Protocol):
-    """What the agent must know of its host to seal its last report."""
+    """What the agent must know of its host: its boot, its mounts, its end."""
 
     def boot_id(self) -> str:
         """Return the kernel's boot id."""
+
+    def seen_otherwise(self, marker: bytes) -> tuple[str, ...]:
+        """Name the hypervisor's processes that see another directory at the base.
+
+        ``marker`` is the cluster's marker as this process reads it; a process
+        that cannot be looked into is not named.
+        """
 
     def stopping(self) -> bool:
         """Whether the host itself is being stopped."""

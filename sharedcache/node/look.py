@@ -145,8 +145,8 @@ class Looker:
         storage = self.world.storage
         storage_time_ns, cache_s = 0, 0.0
         try:
-            found = ledger.marker_of(storage.read_marker())
-            if found != self.identity.cluster:
+            marker = storage.read_marker()
+            if ledger.marker_of(marker) != self.identity.cluster:
                 failures.append(
                     SourceFailure("storage", "the base directory is another's now")
                 )
@@ -154,6 +154,7 @@ class Looker:
                 facts = storage.witness_touch(self.world.policy.node)
                 storage_time_ns = facts.mtime_ns
                 cache_s = storage.name_cache_s()
+                failures.extend(self._mounts(marker or b""))
         except (StorageError, OutcomeUnknownError) as error:
             failures.append(SourceFailure("storage", str(error)))
         if ground is not None and ground.broken_manifest:
@@ -161,6 +162,17 @@ class Looker:
                 SourceFailure("manifest", "a record of the manifest cannot be read")
             )
         return storage_time_ns, cache_s, failures
+
+    def _mounts(self, marker: bytes) -> list[SourceFailure]:
+        """See that the hypervisor's files and the agent's are the same."""
+        return [
+            SourceFailure(
+                "mount",
+                f"{who} sees another directory at the base than the agent does: "
+                "give both the same mount",
+            )
+            for who in self.world.host.seen_otherwise(marker)
+        ]
 
     def _sees(self, ground: Ground, failures: list[SourceFailure]) -> frozenset[str]:
         """Open every quarantined name here and see whether it is gone.

@@ -6,6 +6,10 @@ Nothing is removed, no epoch is used up, and the reason has its own code.
 from __future__ import annotations
 
 import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +19,15 @@ from sharedcache.core.gate import Code
 from sharedcache.core.planner import make_plan
 from sharedcache.node.service import NodeService, start
 from sharedcache.node.world import AgentRefusedError
-from tests.support.inprocess import FAST, Site, image_id, publish, settle
+from tests.support.inprocess import (
+    FAST,
+    Site,
+    gate_codes,
+    image_id,
+    publish,
+    settle,
+)
+from tests.support.polling import eventually
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -135,3 +147,61 @@ def test_a_witness_that_the_roster_does_not_know_closes_the_gate(site: Site) -> 
     assert codes(site) == {Code.UNROSTERED_NODE}
     assert path.exists()
     settle(stranger, agent, cleaner, until=lambda: not path.exists(), what="it reports")
+
+
+@contextmanager
+def hypervisor(site: Site, *, over: str) -> Iterator[int]:
+    """Run a process called libvirtd in a mount namespace of its own.
+
+    ``over`` is what it mounts over the base first; it ends with the block.
+    """
+    program = site.root / "libvirtd"
+    shutil.copy("/bin/sleep", program)
+    command = f"{over} && echo ready && exec {program} 60"
+    process = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", command], stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        if process.stdout.readline() != b"ready\n":
+            pytest.skip("no mount namespaces here (unshare --mount, mount -t tmpfs)")
+        comm = Path(f"/proc/{process.pid}/comm")
+        eventually(lambda: comm.read_text() == "libvirtd\n", 10, "it runs")
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@pytest.mark.root
+def test_a_hypervisor_that_sees_another_mount_closes_purging(site: Site) -> None:
+    """Uses are looked for in what the agent sees, so it must be what guests use."""
+    agent, cleaner = site.agent("n1"), site.cleaner("c1")
+    settle(agent, cleaner, until=lambda: cleaner.harvest.passes > 1, what="passes")
+    with hypervisor(site, over=f"mount -t tmpfs none {site.base}") as process:
+        settle(
+            agent,
+            cleaner,
+            until=lambda: gate_codes(cleaner) == {(Code.NODE_DEGRADED, "n1")},
+            what="the report is degraded",
+        )
+        report = agent.publisher.published
+        assert report is not None
+        (failure,) = report.failures
+        assert failure.source == "mount"
+        assert f"libvirtd (process {process})" in failure.message
+        path = site.image(image_id())
+        settle(agent, cleaner, until=lambda: not path.exists(), what="a quarantine")
+        steps(cleaner)
+        epochs = site.base / ".sharedcache" / "epochs"
+        assert [p for p in epochs.iterdir() if p.is_dir() and list(p.iterdir())]
+    settle(agent, cleaner, until=lambda: not gate_codes(cleaner), what="it is gone")
+
+
+@pytest.mark.root
+def test_a_hypervisor_in_a_namespace_of_its_own_may_see_the_same(site: Site) -> None:
+    """What counts is the directory that it sees, not the namespace."""
+    with hypervisor(site, over="true"):
+        assert reporting(site).publisher.published.complete  # type: ignore[union-attr]

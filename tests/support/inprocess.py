@@ -207,7 +207,7 @@ class Site:
             sources=[UsesFileSource(str(self.root / f"{node}.json"))],
             clock=clock,
             tokens=RandomTokens(),
-            host=host or SystemdHost(),
+            host=host or SystemdHost(base=str(self.base), hypervisors=["libvirtd"]),
             journal=Told(),
         )
         return NodeService(world, start(world, self.cluster))

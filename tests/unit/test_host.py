@@ -244,3 +244,59 @@ def test_notify_without_a_listener(
     else:
         monkeypatch.setenv("NOTIFY_SOCKET", address)
     assert notify("READY=1") is False
+
+
+class Hypervisor:
+    """A /proc in which one process lives in a mount namespace of its own."""
+
+    def __init__(self, root: Path, *words: str, namespace: str = "mnt:[2]") -> None:
+        self.proc = root / "proc"
+        for pid, space in (("self", "mnt:[1]"), ("7", namespace)):
+            (self.proc / pid / "ns").mkdir(parents=True)
+            (self.proc / pid / "ns" / "mnt").symlink_to(space)
+        (self.proc / "7" / "cmdline").write_bytes(b"\0".join(map(str.encode, words)))
+        self.marker = self.proc / "7" / "root" / "cache" / ".sharedcache" / "cluster"
+        self.marker.parent.mkdir(parents=True)
+        self.marker.write_bytes(b"ours")
+
+    def ask(self, *names: str) -> tuple[str, ...]:
+        """Name who sees another directory."""
+        host = SystemdHost(base="/cache", hypervisors=names, proc=str(self.proc))
+        return host.seen_otherwise(b"ours")
+
+
+def test_a_process_that_sees_another_marker_is_named(tmp_path: Path) -> None:
+    """Another cluster's directory, or none, is another directory."""
+    host = Hypervisor(tmp_path, "/usr/sbin/libvirtd", "--daemon")
+    assert host.ask("libvirtd") == ()
+    host.marker.write_bytes(b"theirs")
+    assert host.ask("libvirtd") == ("libvirtd (process 7)",)
+    host.marker.unlink()
+    assert host.ask("libvirtd") == ("libvirtd (process 7)",)
+    assert host.ask("virtqemud") == ()
+    assert host.ask() == ()
+
+
+def test_a_script_is_known_by_its_own_name(tmp_path: Path) -> None:
+    """Nova's services are scripts: the interpreter comes first."""
+    host = Hypervisor(tmp_path, "/usr/bin/python3", "/usr/bin/nova-compute", "--x")
+    host.marker.unlink()
+    assert host.ask("nova-compute") == ("nova-compute (process 7)",)
+
+
+def test_a_process_of_our_own_namespace_sees_what_we_see(tmp_path: Path) -> None:
+    """It is not looked into, so its own root does not matter."""
+    host = Hypervisor(tmp_path, "libvirtd", namespace="mnt:[1]")
+    host.marker.unlink()
+    assert host.ask("libvirtd") == ()
+
+
+def test_a_process_that_cannot_be_looked_into_is_not_named(tmp_path: Path) -> None:
+    """An ordinary user's agent must not close the gate by what it cannot see."""
+    host = Hypervisor(tmp_path, "libvirtd")
+    (host.proc / "7" / "ns" / "mnt").unlink()
+    host.marker.unlink()
+    assert host.ask("libvirtd") == ()
+    assert (
+        SystemdHost(base="/cache", proc=str(tmp_path / "no")).seen_otherwise(b"") == ()
+    )

@@ -23,6 +23,7 @@ class AgentSettings:
     uses_file: str
     instances_path: str
     compute_service: str
+    hypervisors: tuple[str, ...]
     report_interval_s: float
     touch_interval_s: float
     session_timeout_s: float

@@ -15,6 +15,7 @@ AGENT = "agent"
 CLEANER = "cleaner"
 SECTIONS = (SHAREDCACHE, AGENT, CLEANER)
 
+DEFAULT_HYPERVISORS = ("libvirtd", "virtqemud", "nova-compute")
 DEFAULT_COMPUTE_SERVICE = "nova-compute.service"
 
 IMAGE_AGE_S = 86400.0
@@ -87,6 +88,13 @@ def agent_options() -> list[cfg.Opt]:
             metavar="UNIT",
             help="The compute service's systemd unit; a report is sealed only once "
             "it was seen stopped.",
+        ),
+        cfg.ListOpt(
+            "hypervisors",
+            default=list(DEFAULT_HYPERVISORS),
+            metavar="NAME,NAME",
+            help="Processes that must see the cache directory as the agent does; "
+            "one that sees another makes the report degraded. Empty: not looked at.",
         ),
         _seconds("report-interval-s", 30.0, "How often the node looks at its uses"),
         _seconds("touch-interval-s", 3600.0, "How often a used file is touched"),

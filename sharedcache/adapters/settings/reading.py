@@ -341,6 +341,7 @@ class _Reader:
             uses_file=uses_file,
             instances_path=instances_path,
             compute_service=self.text(section, "compute_service"),
+            hypervisors=tuple(filter(None, self.value(section, "hypervisors"))),
             report_interval_s=self.number(section, "report_interval_s"),
             touch_interval_s=self.number(section, "touch_interval_s"),
             session_timeout_s=self.number(section, "session_timeout_s"),
