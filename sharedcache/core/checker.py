@@ -20,6 +20,7 @@ from sharedcache.core.model import (
     KernelNaming,
     ManifestEntry,
     Report,
+    Unreadable,
     Uses,
 )
 from sharedcache.core.plan import Observation, Plan, Purging, Taking
@@ -51,7 +52,7 @@ def check_plan(policy: CleanerPolicy, seen: Observation, plan: Plan) -> None:
     _check_own_gate(plan)
     _check_cluster(seen)
     _check_nodes(seen)
-    _check_share(policy, seen, plan)
+    _check_brakes(policy, seen, plan)
     scene = _Scene(seen)
     for taking in plan.take:
         _check_taking(scene, taking)
@@ -162,15 +163,64 @@ def _bears_witness(view: NodeView) -> bool:
     )
 
 
-def _check_share(policy: CleanerPolicy, seen: Observation, plan: Plan) -> None:
-    if len(plan.take) <= policy.max_share_floor:
+def _check_brakes(policy: CleanerPolicy, seen: Observation, plan: Plan) -> None:
+    """Hold a plan that some brake stops to the approval of its very digest."""
+    lost = _lost_names(policy, seen)
+    unknown = isinstance(seen.remembered, Unreadable)
+    lines = [f"{name}\n" for name in sorted(t.name for t in plan.take)]
+    lines += [f"{node} lost {key}\n" for node, key in sorted(lost)]
+    lines += ["nothing is remembered\n"] if unknown else []
+    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+    if seen.approved == digest:
         return
-    recognised = sum(1 for name in seen.files.names if _REMOVABLE.fullmatch(name))
-    if len(plan.take) * 100 <= policy.max_share_percent * recognised:
-        return
-    listed = "".join(f"{name}\n" for name in sorted(t.name for t in plan.take))
-    if seen.approved != hashlib.sha256(listed.encode()).hexdigest():
-        raise PlanRejectedError("the plan takes more than its share, unapproved")
+    if unknown:
+        raise PlanRejectedError("what nodes used before cannot be read")
+    if lost:
+        raise PlanRejectedError(f"{min(lost)[0]}'s uses shrank, unapproved")
+    if len(plan.take) > policy.max_share_floor:
+        recognised = sum(1 for name in seen.files.names if _REMOVABLE.fullmatch(name))
+        if len(plan.take) * 100 > policy.max_share_percent * recognised and (
+            not all(taking.name in seen.begun for taking in plan.take)
+        ):
+            raise PlanRejectedError("the plan takes more than its share, unapproved")
+
+
+def _lost_names(policy: CleanerPolicy, seen: Observation) -> set[tuple[str, str]]:
+    """Find what was lost by reports that shrank, as node and hexadecimal key."""
+    if isinstance(seen.remembered, Unreadable):
+        return set()
+    in_use = {_key(name) for report in _reports(seen) for name in _spelled(report.now)}
+    found: set[tuple[str, str]] = set()
+    for report in _reports(seen):
+        if report.node not in seen.remembered:
+            continue
+        past, count = seen.remembered[report.node], len(_spelled(report.now))
+        gone = past.count - count
+        if gone <= 0 or gone * 100 <= policy.max_shrink_percent * past.count:
+            continue
+        lost = {(report.node, key.hex()) for key in past.keys}
+        lost = {pair for pair in lost if pair[1] not in in_use}
+        if len(lost) <= policy.max_shrink_floor:
+            continue
+        steady = past.shrunk_ns is not None and count >= past.least
+        began_ns = past.shrunk_ns if steady else None
+        lasting_ns = 0 if began_ns is None else seen.storage_now_ns - began_ns
+        if lasting_ns < int(policy.shrink_lasts_s * _SECOND_NS):
+            found |= lost
+    return found
+
+
+def _spelled(uses: Uses) -> list[str]:
+    """List the cache names that are used, a digest in several roles once."""
+    digests = {*uses.images, *uses.kernels, *uses.ramdisks}
+    return [*uses.names, *(digest.hex() for digest in digests)]
+
+
+def _key(name: str) -> str:
+    """Return the key, in hexadecimal, under which leaders remember a cache name."""
+    if _PLAIN.fullmatch(name):
+        return name[:12]
+    return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
 def _check_taking(scene: _Scene, taking: Taking) -> None:
@@ -250,7 +300,12 @@ def _check_purging(scene: _Scene, purging: Purging) -> None:
 def _check_waits(
     policy: CleanerPolicy, seen: Observation, entry: ManifestEntry
 ) -> None:
-    if seen.storage_now_ns - entry.since_ns < int(policy.grace_s * _SECOND_NS):
+    grace_s = policy.grace_s
+    if seen.space is not None:
+        size, free = seen.space
+        if free * 100 < policy.low_water_percent * size:
+            grace_s = min(grace_s, policy.low_water_grace_s)
+    if seen.storage_now_ns - entry.since_ns < int(grace_s * _SECOND_NS):
         raise PlanRejectedError(f"{entry.leaf} is within its grace")
     slowest = max(seen.name_cache_s, *(r.name_cache_s for r in _reports(seen)))
     if seen.storage_now_ns - entry.moved_ns < int(2 * slowest * _SECOND_NS):

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import enum
 from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sharedcache.core.gate import Gate, GateFacts
-from sharedcache.core.model import FileTable, ManifestBatch, ManifestEntry
+from sharedcache.core.model import (
+    FileTable,
+    ManifestBatch,
+    ManifestEntry,
+    Unreadable,
+)
 
 
 class Verdict(enum.IntEnum):
@@ -48,6 +53,37 @@ class Why(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Remembered:
+    """What the leader remembers of one node's uses, from its last calm pass.
+
+    ``count`` is how many cache names the node used; ``keys`` stand for those
+    that are remembered with this node, each name with one of its users.  While
+    the node's report is shrunken, ``shrunk_ns`` is the storage's time at which
+    that was first seen, and ``least`` how few names it used then.
+    """
+
+    count: int
+    keys: frozenset[bytes]
+    shrunk_ns: int | None = None
+    least: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Shrink:
+    """A node whose report shrank suddenly: names used before, and now.
+
+    ``lost`` are the keys of names that it used and that nobody uses now;
+    ``since_ns`` is the storage's time at which the shrink was first seen.
+    """
+
+    node: str
+    was: int
+    now: int
+    lost: frozenset[bytes]
+    since_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """Everything that one pass looks at, taken at one time.
 
@@ -55,7 +91,11 @@ class Observation:
     now, and was taken before the witnesses were opened.  ``approved`` is the
     digest of a plan that an operator approved.  ``name_cache_s`` is how long
     the observer's own mount may keep names cached, in seconds: it opened the
-    witnesses through that cache.
+    witnesses through that cache.  ``space`` is the file system's size and what
+    is free of it, in bytes, ``None`` if that could not be told.
+    ``remembered`` is what leaders remember of the nodes' uses, by node.
+    ``begun`` are the files of an approved plan that this leader has begun to
+    carry out and whose approval stands: what is left of it is approved too.
     """
 
     facts: GateFacts
@@ -66,6 +106,9 @@ class Observation:
     holds: frozenset[str] = frozenset()
     approved: str | None = None
     name_cache_s: float = 0.0
+    space: tuple[int, int] | None = None
+    remembered: Mapping[str, Remembered] | Unreadable = field(default_factory=dict)
+    begun: frozenset[str] = frozenset()
 
     @property
     def entries(self) -> Iterator[ManifestEntry]:
@@ -99,7 +142,9 @@ class Plan:
     ``verdicts`` and ``whys`` are columns beside the observation's files.
     ``waiting`` tells for each entry, by its id, what it waits for.
     ``fresh_reports`` asks for a new round, because files wait only for
-    reports that are younger than they are.
+    reports that are younger than they are.  ``take`` and ``purge`` begin with
+    what was used least recently.  ``shrunk`` are the nodes whose reports brake
+    this plan.  ``low_on_space`` tells that free space is below the mark.
     """
 
     gate: Gate
@@ -110,3 +155,5 @@ class Plan:
     purge: tuple[Purging, ...]
     waiting: dict[str, tuple[str, ...]]
     fresh_reports: bool
+    shrunk: tuple[Shrink, ...] = ()
+    low_on_space: bool = False

@@ -5,25 +5,31 @@ Every file gets one verdict with one reason.
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from sharedcache.core.gate import Closes, Code, Gate, GateFacts, NodeView, Reason
+from sharedcache.core.brake import brakes
+from sharedcache.core.gate import Gate, GateFacts, NodeView
 from sharedcache.core.gate import evaluate as evaluate_gate
 from sharedcache.core.model import (
     NANOSECONDS,
     EntryState,
-    FileTable,
     ManifestEntry,
     NodeState,
     Report,
     UseIndex,
 )
 from sharedcache.core.names import Kind
-from sharedcache.core.plan import Observation, Plan, Purging, Taking, Verdict, Why
+from sharedcache.core.plan import (
+    Observation,
+    Plan,
+    Purging,
+    Taking,
+    Verdict,
+    Why,
+)
 from sharedcache.core.policy import CleanerPolicy, MissingNodes
 from sharedcache.core.rounds import Confirmation, Voices, lagging
 
@@ -56,50 +62,45 @@ def make_plan(policy: CleanerPolicy, seen: Observation) -> Plan:
     gate = evaluate_gate(seen.facts)
     verdicts, whys = _judge_files(policy, seen, gate)
     take = tuple(
-        Taking(
-            seen.files.names[row],
-            seen.files.inodes[row],
-            seen.files.mtimes_ns[row],
-            seen.files.sizes[row],
+        sorted(
+            (
+                Taking(
+                    seen.files.names[row],
+                    seen.files.inodes[row],
+                    seen.files.mtimes_ns[row],
+                    seen.files.sizes[row],
+                )
+                for row, verdict in enumerate(verdicts)
+                if verdict == Verdict.QUARANTINE
+            ),
+            key=_least_recent,
         )
-        for row, verdict in enumerate(verdicts)
-        if verdict == Verdict.QUARANTINE
     )
-    digest = plan_digest(take)
-    if braked(policy, seen.files, take) and seen.approved != digest:
-        gate = gate.with_reason(_brake(take, seen.files, digest))
+    on = brakes(policy, seen, take)
+    if on.reasons:
+        gate = replace(gate, reasons=(*gate.reasons, *on.reasons))
         for row, verdict in enumerate(verdicts):
             if verdict == Verdict.QUARANTINE:
                 verdicts[row], whys[row] = Verdict.KEEP, Why.BRAKE
         take = ()
     waiting, purge = _judge_entries(policy, seen, gate)
-    fresh = _wants_fresh_reports(policy, seen, whys)
-    return Plan(gate, digest, verdicts, whys, take, purge, waiting, fresh)
-
-
-def plan_digest(take: Sequence[Taking]) -> str:
-    """Digest of the names that a pass would take, to which an approval binds."""
-    state = hashlib.sha256()
-    for name in sorted(taking.name for taking in take):
-        state.update(name.encode() + b"\n")
-    return state.hexdigest()
-
-
-def braked(policy: CleanerPolicy, files: FileTable, take: Sequence[Taking]) -> bool:
-    """Whether a pass would take more than its share, above the floor."""
-    recognised = len(files) - files.kinds.count(Kind.UNRECOGNISED)
-    share = policy.max_share_percent / 100 * recognised
-    return len(take) > policy.max_share_floor and len(take) > share
-
-
-def _brake(take: Sequence[Taking], files: FileTable, digest: str) -> Reason:
-    return Reason(
-        Code.BRAKE,
-        Closes.ALL,
-        "plan",
-        f"a pass would take {len(take)} of {len(files)} files, more than its share: "
-        f"look at `sharedcache plan`, then `sharedcache approve {digest[:12]}`",
+    return Plan(
+        gate=gate,
+        digest=on.digest,
+        verdicts=verdicts,
+        whys=whys,
+        take=take,
+        purge=purge,
+        waiting=waiting,
+        fresh_reports=_wants_fresh_reports(policy, seen, whys),
+        shrunk=on.shrunk,
+        low_on_space=policy.low_on_space(seen.space),
     )
+
+
+def _least_recent(taking: Taking) -> tuple[int, str]:
+    """Order what is taken by last use, oldest first, and equals by name."""
+    return taking.mtime_ns, taking.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +308,13 @@ def _judge_entries(
                 waiting[entry.entry] = reasons
             else:
                 purge.append(Purging(batch.batch, entry))
-    return waiting, tuple(purge)
+    return waiting, tuple(sorted(purge, key=_least_recent_entry))
+
+
+def _least_recent_entry(purging: Purging) -> tuple[int, str]:
+    """Order what is purged by last use, oldest first, and equals by entry."""
+    baseline = purging.entry.baseline
+    return 0 if baseline is None else baseline.mtime_ns, purging.entry.entry
 
 
 def _round_waits(
@@ -328,7 +335,7 @@ def _time_waits(
     cache_s: float,
     entry: ManifestEntry,
 ) -> Iterator[str]:
-    grace_ns = int(policy.grace_s * NANOSECONDS)
+    grace_ns = int(policy.grace_now_s(seen.space) * NANOSECONDS)
     left = entry.since_ns + grace_ns - seen.storage_now_ns
     if left > 0:
         yield f"grace: {left / NANOSECONDS:.0f} s"

@@ -6,7 +6,7 @@ planner is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sharedcache.core.gate import NodeView
 from sharedcache.core.model import (
@@ -15,23 +15,26 @@ from sharedcache.core.model import (
     KernelNaming,
     ManifestEntry,
     Report,
+    Unreadable,
     Uses,
 )
 from sharedcache.core.plan import Observation
 from sharedcache.core.policy import CleanerPolicy, MissingNodes
-from tests.property.strategies import FAMILY, RECOGNISED, SECOND, World
+from tests.property.strategies import FAMILY, KEYS, RECOGNISED, SECOND, World
 
 
 @dataclass(frozen=True)
 class Answer:
     """What the rules allow.
 
-    ``braked`` is what could be taken if only the brake were not on.
+    ``braked`` is what could be taken if only the brake were not on; ``stopped``
+    tells that it is.
     """
 
     take: frozenset[str]
     purge: frozenset[tuple[str, str]]
     braked: frozenset[str]
+    stopped: bool
 
 
 def mentions(uses: Uses, name: str) -> bool:
@@ -153,6 +156,15 @@ def _confirmed(seen: Observation, one: ManifestEntry) -> bool:
     return False
 
 
+def _grace_s(policy: CleanerPolicy, seen: Observation) -> float:
+    """Return the shorter grace, if it is known that less than the mark is free."""
+    if seen.space is None:
+        return policy.grace_s
+    size, free = seen.space
+    low = free < size * policy.low_water_percent / 100
+    return policy.low_water_grace_s if low else policy.grace_s
+
+
 def may_purge(policy: CleanerPolicy, seen: Observation, one: ManifestEntry) -> bool:
     """Whether the rules of "Purge a batch" allow this entry, the brake apart."""
     base = one.baseline
@@ -169,12 +181,43 @@ def may_purge(policy: CleanerPolicy, seen: Observation, one: ManifestEntry) -> b
         one.name not in seen.holds,
         not used_by_anybody(seen, one.name),
         not any(one.entry in {*r.sees, *r.saw, *r.intents} for r in reports(seen)),
-        seen.storage_now_ns - one.since_ns >= policy.grace_s * SECOND,
+        seen.storage_now_ns - one.since_ns >= _grace_s(policy, seen) * SECOND,
         seen.storage_now_ns - one.moved_ns >= 2 * max(caches_s) * SECOND,
         all(base.mtime_ns < r.storage_time_ns for r in gone if isinstance(r, Report)),
         _confirmed(seen, one),
     ]
     return all(good)
+
+
+def _count(uses: Uses) -> int:
+    """How many cache names are used."""
+    digests = {*uses.images, *uses.kernels, *uses.ramdisks}
+    return len(digests) + len(uses.names)
+
+
+def shrunken(policy: CleanerPolicy, seen: Observation) -> bool:
+    """Whether some node lost more than its share, for nobody, and of late."""
+    if isinstance(seen.remembered, Unreadable):
+        return True
+    exact = [replace(r.now, families=frozenset()) for r in reports(seen)]
+    for node in reports(seen):
+        past = seen.remembered.get(node.node)
+        if past is None:
+            continue
+        kept = _count(node.now)
+        names = [KEYS[key] for key in past.keys]
+        lost = [n for n in names if not any(mentions(uses, n) for uses in exact)]
+        began = seen.storage_now_ns
+        if past.shrunk_ns is not None and not kept < past.least:
+            began = past.shrunk_ns
+        good = [
+            past.count - kept > policy.max_shrink_percent / 100 * past.count,
+            len(lost) > policy.max_shrink_floor,
+            began > seen.storage_now_ns - policy.shrink_lasts_s * SECOND,
+        ]
+        if all(good):
+            return True
+    return False
 
 
 def answer(world: World) -> Answer:
@@ -190,6 +233,7 @@ def answer(world: World) -> Answer:
     }
     recognised = sum(1 for name in seen.files.names if name in RECOGNISED)
     share = len(take) * 100 > policy.max_share_percent * recognised
-    if share and len(take) > policy.max_share_floor and seen.approved is None:
-        return Answer(frozenset(), frozenset(), frozenset(take))
-    return Answer(frozenset(take), frozenset(purge), frozenset())
+    too_much = share and len(take) > policy.max_share_floor
+    if (too_much or shrunken(policy, seen)) and seen.approved is None:
+        return Answer(frozenset(), frozenset(), frozenset(take), stopped=True)
+    return Answer(frozenset(take), frozenset(purge), frozenset(), stopped=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,7 @@ from sharedcache.core.model import (
     Witness,
 )
 from sharedcache.core.names import Kind, leaf_of
-from sharedcache.core.plan import Observation
+from sharedcache.core.plan import Observation, Remembered
 from sharedcache.core.policy import CleanerPolicy, MissingNodes
 
 settings.register_profile(
@@ -43,7 +44,7 @@ SECOND = 1_000_000_000
 NOW_NS = 10**18
 """The storage's time of every world that stands still."""
 
-D1, D2, D3 = (f"{number:040x}" for number in (0xA1, 0xB2, 0xC3))
+D1, D2, D3 = (two * 20 for two in ("0a", "b2", "c3"))
 K1 = "0b5cbd6e-6f3a-4d3c-9a51-0123456789ab"
 FAMILY = {f"{D1}_20": D1, f"{D2}_sm": D2}
 """Resized copies and their originals, written down by hand for the oracle."""
@@ -62,6 +63,14 @@ RECOGNISED: dict[str, Kind] = {
     f"{K1}.converted": Kind.PARTIAL,
 }
 """Cache names and their kinds, written down by hand for the oracle."""
+
+KEYS: dict[bytes, str] = {
+    bytes.fromhex(name)[:6]
+    if len(name) == 40
+    else hashlib.sha256(name.encode()).digest()[:6]: name
+    for name in RECOGNISED
+}
+"""The names behind the keys that leaders remember."""
 
 UNRECOGNISED = (
     ".sharedcache",
@@ -195,6 +204,13 @@ def observation(*nodes: NodeView, **changes: Any) -> Observation:
     return Observation(**{**fields, **changes})
 
 
+def remembered(*cache_names: str, **changes: Any) -> Remembered:
+    """Build the memory of a node that used these names, with changes."""
+    keys = frozenset(key for key, name in KEYS.items() if name in cache_names)
+    fields: dict[str, Any] = {"count": len(cache_names), "keys": keys}
+    return Remembered(**{**fields, **changes})
+
+
 @dataclass(frozen=True)
 class World:
     """What a planner is asked."""
@@ -209,6 +225,8 @@ _OFTEN = st.sampled_from((True, True, False))
 _NANOS = st.sampled_from((-1, 0, 1))
 AGE_S = 10.0
 GRACE_S = 20.0
+LOW_GRACE_S = 10.0
+LASTS_S = 15.0
 
 
 @st.composite
@@ -353,6 +371,26 @@ def _cluster_trouble() -> st.SearchStrategy[dict[str, Any]]:
 
 
 @st.composite
+def _memories(draw: st.DrawFn) -> dict[str, Remembered] | Unreadable:
+    """Draw what leaders remember: mostly nothing that could be lost."""
+    if draw(_OFTEN):
+        return {}
+    if not draw(_MOST):
+        return Unreadable("cut short")
+    return {
+        f"n{number}": remembered(
+            *draw(st.lists(_NAMES, unique=True, min_size=1, max_size=5)),
+            count=draw(st.integers(0, 6)),
+            shrunk_ns=draw(
+                st.sampled_from((None, *(NOW_NS - age * SECOND for age in (0, 14, 15))))
+            ),
+            least=draw(st.integers(0, 2)),
+        )
+        for number in draw(st.sets(st.integers(0, 3), max_size=3))
+    }
+
+
+@st.composite
 def worlds(draw: st.DrawFn) -> World:
     """Draw a world; most have nothing that closes the whole gate."""
     mood = draw(st.sampled_from(("tidy", "tidy", "gone", "calm", "wild")))
@@ -370,6 +408,11 @@ def worlds(draw: st.DrawFn) -> World:
         missing_nodes=missing,
         max_share_percent=draw(st.sampled_from((100.0, 100.0, 50.0, 20.0))),
         max_share_floor=draw(st.sampled_from((0, 1, 100))),
+        max_shrink_percent=draw(st.sampled_from((100.0, 50.0, 33.3))),
+        max_shrink_floor=draw(st.sampled_from((0, 1, 2))),
+        shrink_lasts_s=LASTS_S,
+        low_water_percent=draw(st.sampled_from((0.0, 10.0))),
+        low_water_grace_s=LOW_GRACE_S,
     )
     entries = draw(_entries(present))
     cut = draw(st.integers(0, len(entries)))
@@ -382,5 +425,7 @@ def worlds(draw: st.DrawFn) -> World:
         manifest=batches,
         holds=frozenset() if draw(_OFTEN) else frozenset({draw(_NAMES)}),
         name_cache_s=draw(st.sampled_from((0.0, 0.0, 10.0))),
+        space=draw(st.sampled_from((None, (1000, 100), (1000, 99), (0, 0)))),
+        remembered=draw(_memories()),
     )
     return World(policy, seen)

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharedcache.core import codec
+from sharedcache.core import brakecodec, codec
+from sharedcache.core.brakecodec import BrakeNote
+from sharedcache.core.gate import Closes, Code, Reason
 from sharedcache.core.model import (
     Baseline,
     EntryState,
@@ -22,6 +24,7 @@ from sharedcache.core.model import (
     Uses,
 )
 from sharedcache.core.names import leaf_of
+from sharedcache.core.plan import Remembered
 from tests.property.strategies import RECOGNISED, entry, report, uses_of
 
 _TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
@@ -86,6 +89,8 @@ READERS: dict[str, Callable[[object], object]] = {
     "rollout": codec.rollout_from_record,
     "incarnation": codec.incarnation_from_record,
     "counter": codec.counter_from_record,
+    "memory": brakecodec.memory_from_record,
+    "brake": brakecodec.brake_from_record,
 }
 
 
@@ -107,6 +112,40 @@ def test_any_manifest_is_read_back(batch: str, entries: list[ManifestEntry]) -> 
     wrote = ManifestBatch(batch, tuple(entries), 7)
     data = codec.pack(codec.batch_to_record(wrote))
     assert codec.batch_from_record(codec.unpack(data), 7) == wrote
+
+
+@settings(max_examples=100)
+@given(
+    st.dictionaries(
+        _TEXT,
+        st.builds(
+            Remembered,
+            _COUNT,
+            st.frozensets(st.binary(min_size=6, max_size=6), max_size=3),
+            st.none() | _COUNT,
+            _COUNT,
+        ),
+        max_size=3,
+    )
+)
+def test_any_memory_is_read_back(memory: dict[str, Remembered]) -> None:
+    """What leaders remember of uses is read back as it was."""
+    data = codec.pack(brakecodec.memory_to_record(memory))
+    assert brakecodec.memory_from_record(codec.unpack(data)) == memory
+
+
+@settings(max_examples=100)
+@given(_COUNT, _TEXT, _COUNT, st.lists(st.tuples(_TEXT, _TEXT), max_size=2))
+def test_any_brake_is_read_back(
+    epoch: int, digest: str, files: int, said: list[tuple[str, str]]
+) -> None:
+    """What a leader tells of its brake is read back as it was told."""
+    reasons = tuple(
+        Reason(Code.BRAKE, Closes.ALL, subject, message) for subject, message in said
+    )
+    note = BrakeNote(epoch, digest, files, reasons, 1.5)
+    data = codec.pack(brakecodec.brake_to_record(note))
+    assert brakecodec.brake_from_record(codec.unpack(data)) == note
 
 
 def _read(data: bytes, decode: Callable[[bytes], object]) -> None:
@@ -145,6 +184,10 @@ _GOOD: list[dict[str, object]] = [
     {"token": "t", "epoch": 1, "leaves": {"e": "l"}},
     {"cluster": "c", "identity": "i", "boot_id": "b", "start": 1, "value": 1},
     {"finalized_schema": 2, "finalized_by": "x", "finalized_at": 1.0},
+    brakecodec.memory_to_record({"n1": Remembered(2, frozenset({b"sixkey"}), 5, 1)}),
+    {"nodes": [["n1", 1, b"sixkey", None, 0]]},
+    {"nodes": [["n1", 1, b"five5", None, 0], ["n1"], 3]},
+    brakecodec.brake_to_record(BrakeNote(1, "d", 2, (), 1.0)),
 ]
 
 

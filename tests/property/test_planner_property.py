@@ -66,7 +66,7 @@ def test_the_plan_is_exactly_what_the_rules_allow(world: World) -> None:
     plan = make_plan(world.policy, world.seen)
     assert _taken(plan) == allowed.take
     assert _purged(plan) == allowed.purge
-    if allowed.braked:
+    if allowed.stopped:
         approved = replace(world.seen, approved=plan.digest)
         second = make_plan(world.policy, approved)
         check_plan(world.policy, approved, second)
@@ -128,6 +128,45 @@ def test_the_checker_agrees_with_the_oracle(world: World) -> None:
     for bad in _forbidden(world, plan):
         with pytest.raises(PlanRejectedError):
             check_plan(world.policy, world.seen, bad)
+
+
+@settings(max_examples=300)
+@given(worlds())
+def test_a_stopped_plan_passes_only_with_its_approval(world: World) -> None:
+    """A brake holds back every step, purges too, until this plan is approved."""
+    seen = world.seen
+    stopped = make_plan(world.policy, seen)
+    assert (not stopped.take and not stopped.purge) or not oracle.answer(world).stopped
+    if not oracle.answer(world).stopped:
+        return
+    assert not stopped.gate.open
+    approved = replace(seen, approved=stopped.digest)
+    bold = make_plan(world.policy, approved)
+    check_plan(world.policy, approved, bold)
+    other = replace(seen, approved="0" * 64)
+    for one in (replace(bold, take=()), replace(bold, purge=())):
+        if one.purge or one.take:
+            for unapproved in (seen, other):
+                assert not make_plan(world.policy, unapproved).gate.open
+        if one.purge and oracle.shrunken(world.policy, seen):
+            with pytest.raises(PlanRejectedError):
+                check_plan(world.policy, seen, one)
+    if bold.take:
+        with pytest.raises(PlanRejectedError):
+            check_plan(world.policy, seen, bold)
+        with pytest.raises(PlanRejectedError):
+            check_plan(world.policy, other, bold)
+
+
+@settings(max_examples=200)
+@given(worlds())
+def test_least_recent_use_comes_first(world: World) -> None:
+    """A pass takes and purges in the order of last use."""
+    plan = make_plan(world.policy, world.seen)
+    used = [taking.mtime_ns for taking in plan.take]
+    assert used == sorted(used)
+    gone = [p.entry.baseline.mtime_ns for p in plan.purge if p.entry.baseline]
+    assert gone == sorted(gone)
 
 
 @settings(max_examples=200)

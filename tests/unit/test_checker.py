@@ -36,6 +36,7 @@ from tests.property.strategies import (
     facts,
     file_facts,
     observation,
+    remembered,
     report,
     table,
     uses_of,
@@ -148,6 +149,73 @@ def test_more_than_its_share() -> None:
     _rejects("unapproved", TAKE, policy=policy)
     check_plan(policy, replace(SEEN, approved=PLAN.digest), TAKE)
     _rejects("unapproved", TAKE, replace(SEEN, approved="x"), policy)
+
+
+def test_what_is_left_of_an_approved_plan() -> None:
+    """The rest of a plan that was approved and begun passes, and no other."""
+    policy = replace(POLICY, max_share_floor=1, max_share_percent=50.0)
+    check_plan(policy, replace(SEEN, begun=frozenset(NAMES)), TAKE)
+    _rejects("unapproved", TAKE, replace(SEEN, begun=frozenset({D1})), policy)
+
+
+@pytest.mark.parametrize("plan", [TAKE, PURGE])
+def test_a_shrunken_report(plan: Plan) -> None:
+    """Nothing is taken or purged while a report that shrank is not believed."""
+    memory = {"n1": remembered(D2, D3, f"{D1}_20", count=3)}
+    shrunken = replace(SEEN, remembered=memory)
+    strict = replace(POLICY, max_shrink_floor=2)
+    _rejects("n1's uses shrank", plan, shrunken, strict)
+    digest = make_plan(strict, shrunken).digest
+    # The digest is the whole plan's; a plan of less has another.
+    check_plan(strict, replace(shrunken, approved=digest), PLAN)
+    _rejects("shrank", plan, replace(shrunken, approved=PLAN.digest), strict)
+    check_plan(replace(strict, max_shrink_floor=3), shrunken, plan)
+    check_plan(replace(strict, max_shrink_percent=100.0), shrunken, plan)
+
+
+@pytest.mark.parametrize(
+    ("shrunk_ns", "least", "good"),
+    [
+        (None, 0, False),
+        (NOW_NS - 10 * SECOND, 0, True),
+        (NOW_NS - 10 * SECOND + 1, 0, False),
+        (NOW_NS - 10 * SECOND, 1, False),
+    ],
+)
+def test_a_shrink_that_has_lasted(
+    shrunk_ns: int | None, least: int, *, good: bool
+) -> None:
+    """It is believed after its time, and not if the report shrank once more."""
+    policy = replace(POLICY, max_shrink_floor=0, shrink_lasts_s=10.0)
+    past = remembered(D2, count=9, shrunk_ns=shrunk_ns, least=least)
+    seen = replace(SEEN, remembered={"n1": past})
+    if good:
+        check_plan(policy, seen, PLAN)
+    else:
+        _rejects("shrank", PLAN, seen, policy)
+
+
+def test_a_memory_that_cannot_be_read() -> None:
+    """Nothing is done until an operator lets it begin anew."""
+    seen = replace(SEEN, remembered=Unreadable("newer"))
+    _rejects("cannot be read", PLAN, seen)
+    digest = make_plan(POLICY, seen).digest
+    check_plan(POLICY, replace(seen, approved=digest), PLAN)
+
+
+@pytest.mark.parametrize(
+    ("space", "good"), [(None, False), ((100, 10), False), ((100, 9), True)]
+)
+def test_the_grace_below_the_mark(space: tuple[int, int] | None, *, good: bool) -> None:
+    """Only free space that is known to be below the mark shortens the grace."""
+    policy = replace(POLICY, low_water_percent=10.0, low_water_grace_s=50.0)
+    one = replace(ENTRY, since_ns=NOW_NS - 50 * SECOND)
+    seen = _seen(manifest=(ManifestBatch("b", (one,)),), space=space)
+    plan = replace(PURGE, purge=(replace(PURGE.purge[0], entry=one),))
+    if good:
+        check_plan(policy, seen, plan)
+    else:
+        _rejects("within its grace", plan, seen, policy)
 
 
 @pytest.mark.parametrize(

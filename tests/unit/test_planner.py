@@ -205,6 +205,31 @@ def test_an_approval_binds_to_its_plan() -> None:
     assert make_plan(policy, _many(7, approved=digest)).take == ()
 
 
+def test_what_is_left_of_an_approved_plan_needs_no_other_approval() -> None:
+    """A pass that is interrupted goes on; nothing else is let through with it."""
+    policy = replace(POLICY, max_share_floor=2, max_share_percent=10.0)
+    names = frozenset(f"swap_{n}" for n in range(6))
+    left = _many(5, begun=names)
+    assert len(make_plan(policy, left).take) == 5
+    assert make_plan(policy, _many(7, begun=names)).take == ()
+
+
+def test_least_recent_use_goes_first() -> None:
+    """What a limit cuts off is what was used last."""
+    rows = [(f"swap_{n}", file_facts(inode=n, mtime_ns=7 * n % 5)) for n in range(5)]
+    plan = make_plan(POLICY, observation(files=table(*rows)))
+    assert [taking.mtime_ns for taking in plan.take] == [0, 1, 2, 3, 4]
+    entries = [
+        entry(number=n, baseline=Baseline.of(file_facts(mtime_ns=7 * n % 5)))
+        for n in range(5)
+    ]
+    plan = make_plan(
+        POLICY, observation(manifest=(ManifestBatch("b", tuple(entries)),))
+    )
+    used = [one.entry.baseline.mtime_ns for one in plan.purge if one.entry.baseline]
+    assert used == [0, 1, 2, 3, 4]
+
+
 def _entry_plan(*nodes: Any, one: Any = None, **changes: Any) -> Plan:
     one = entry() if one is None else one
     manifest = (ManifestBatch("b", (one,)),)
@@ -263,6 +288,36 @@ def test_the_name_caches_hold_back() -> None:
     assert "name caches: 1 s" in _waits(slow, one=moved)
     assert "name caches: 1 s" in _waits(one=moved, name_cache_s=60.0)
     assert _entry_plan(slow, one=entry(moved_ns=NOW_NS - 120 * SECOND)).purge
+
+
+LOW = {"space": (1000, 9)}
+MARKED = replace(POLICY, low_water_percent=1.0, low_water_grace_s=60.0)
+
+
+def test_below_the_mark_the_grace_is_shorter() -> None:
+    """Less than a share of free space: the shorter grace, and only that."""
+    young = entry(since_ns=NOW_NS - 60 * SECOND)
+    plan = _entry_plan(one=young, policy=MARKED, **LOW)
+    assert plan.purge
+    assert plan.low_on_space
+    for space in (None, (1000, 10)):
+        plan = _entry_plan(one=young, policy=MARKED, space=space)
+        assert not plan.purge
+        assert not plan.low_on_space
+    assert not _entry_plan(one=young, **LOW).purge
+
+
+def test_below_the_mark_no_confirmation_and_no_name_cache_is_skipped() -> None:
+    """Space that runs out is no proof that nobody uses a file."""
+    low = {"policy": MARKED, **LOW}
+    assert "grace: 1 s" in _waits(one=entry(since_ns=NOW_NS - 59 * SECOND), **low)
+    assert "round 11" in _waits(one=entry(round=10), **low)
+    assert "name caches: 1 s" in _waits(
+        one=entry(moved_ns=NOW_NS - 119 * SECOND), name_cache_s=60.0, **low
+    )
+    young = file_facts(mtime_ns=NOW_NS - SECOND)
+    seen = observation(files=table((D1, young)), **LOW)
+    assert make_plan(MARKED, seen).whys[0] == Why.TOO_YOUNG
 
 
 def test_a_waiver_lets_a_last_report_stand_for_files_untouched_since() -> None:

@@ -33,6 +33,19 @@ def test_the_defaults_work() -> None:
         ("max_share_percent", 101),
         ("max_share_percent", float("nan")),
         ("max_share_floor", -1),
+        ("max_shrink_percent", 0),
+        ("max_shrink_percent", 100.1),
+        ("max_shrink_percent", float("nan")),
+        ("max_shrink_floor", -1),
+        ("shrink_lasts_s", 0),
+        ("rate_per_s", -1),
+        ("rate_per_s", 0.05),
+        ("rate_per_s", float("nan")),
+        ("rate_per_s", float("inf")),
+        ("low_water_percent", -1),
+        ("low_water_percent", 100),
+        ("low_water_percent", float("nan")),
+        ("low_water_grace_s", -1),
         ("batch", 0),
         ("batch", MAX_BATCH + 1),
     ],
@@ -59,6 +72,35 @@ def test_zero_is_allowed_where_it_means_at_once() -> None:
     """No grace and no minimum age are settings, not mistakes."""
     policy = CleanerPolicy(grace_s=0, min_age_s=dict.fromkeys(Kind, 0.0))
     assert policy.min_age_ns(Kind.SWAP) == 0
+
+
+@pytest.mark.parametrize(
+    ("space", "grace_s"),
+    [
+        (None, 100.0),
+        ((1000, 50), 100.0),
+        ((1000, 49), 10.0),
+        ((0, 0), 100.0),
+    ],
+)
+def test_the_grace_is_shorter_below_the_mark_alone(
+    space: tuple[int, int] | None, grace_s: float
+) -> None:
+    """Space that is not known is not low, and a shorter grace is never longer."""
+    policy = CleanerPolicy(grace_s=100, low_water_percent=5, low_water_grace_s=10)
+    assert policy.grace_now_s(space) == grace_s
+    longer = CleanerPolicy(grace_s=1, low_water_percent=5, low_water_grace_s=10)
+    assert longer.grace_now_s(space) == 1
+    assert CleanerPolicy().grace_now_s((1000, 0)) == 3600
+
+
+@pytest.mark.parametrize(
+    ("rate", "files"), [(0, 1000), (0.1, 1), (2, 20), (99, 990), (1e6, 1000)]
+)
+def test_a_slow_pace_makes_small_batches(rate: float, files: int) -> None:
+    """What is in a batch cannot be restored, so a batch is over within a round."""
+    policy = CleanerPolicy(rate_per_s=rate, round_interval_s=10)
+    assert policy.paced_batch() == files
 
 
 @pytest.mark.parametrize(
