@@ -25,7 +25,7 @@ def _cleaner(
     settings: Settings, clock: SystemClock, stop: Stop, journal: LogJournal
 ) -> None:
     try:
-        parts = CleanerParts(settings, cleaner_name(), clock, journal)
+        parts = CleanerParts(settings, cleaner_name(), clock, journal, stop.wanted)
     except StorageError as error:
         raise ProcessFailedError(str(error)) from error
     service = CleanerService(parts.world)
@@ -50,7 +50,8 @@ def _lead(service: CleanerService, clock: SystemClock, stop: Stop) -> None:
         if status != told:
             notify(f"STATUS={status}")
             told = status
-        clock.wait(wait_s)
+        # A step that waited for its turn may have used the stop's wake up.
+        clock.wait(0.0 if stop.wanted() else wait_s)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from sharedcache.core import codec
+from sharedcache.core import brakecodec, codec
 from sharedcache.core.model import (
     Authorisation,
     Cluster,
@@ -22,6 +22,7 @@ from sharedcache.core.model import (
     RosterRecord,
     Unreadable,
 )
+from sharedcache.core.plan import Remembered
 from sharedcache.core.ports import (
     Coordination,
     Create,
@@ -41,6 +42,8 @@ PARTS = "parts"
 HOLDS = "holds"
 PAUSE = "pause"
 APPROVAL = "approval"
+MEMORY = "memory"
+BRAKE = "brake"
 ROSTER_COUNTER = "counters/roster"
 VETO_COUNTER = "counters/veto"
 
@@ -51,6 +54,8 @@ BLANK = (
     HOLDS,
     PAUSE,
     APPROVAL,
+    MEMORY,
+    BRAKE,
     "counters",
     ROSTER_COUNTER,
     VETO_COUNTER,
@@ -203,6 +208,26 @@ def approval_of(record: Record | None, storage_now_ns: int) -> str | None:
         return None if expired else fields.text("digest")
     except codec.RecordError:
         return None
+
+
+def memory_of(record: Record | None) -> Mapping[str, Remembered] | Unreadable:
+    """Read what leaders remember of the nodes' uses; nothing before the first pass."""
+    if record is None or not record.data:
+        return {}
+    data = record.data
+    return codec.readable(lambda: brakecodec.memory_from_record(codec.unpack(data)))
+
+
+def brake_of(record: Record | None) -> brakecodec.BrakeNote | None:
+    """Read the brake that a leader told of; ``None`` if there is none.
+
+    It only tells: one that cannot be read stops nobody and approves nothing.
+    """
+    if record is None or not record.data:
+        return None
+    data = record.data
+    found = codec.readable(lambda: brakecodec.brake_from_record(codec.unpack(data)))
+    return None if isinstance(found, Unreadable) else found
 
 
 def read_holds(coordination: Coordination) -> frozenset[str]:

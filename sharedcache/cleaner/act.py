@@ -20,10 +20,14 @@ from sharedcache.cleaner.world import (
 )
 from sharedcache.core import codec
 from sharedcache.core.model import ManifestEntry, Unreadable
-from sharedcache.core.ports import Check, ConflictError, Set
+from sharedcache.core.ports import Check, Clock, ConflictError, Set
+from sharedcache.core.rate import Pace
 
 REWRITE_TRIES = 20
 """How often a record that others write to is read and written again."""
+
+LOOK_S = 0.2
+"""How often a step that waits for its turn looks at the stop flag, in seconds."""
 
 Change = Callable[[ManifestEntry, int], ManifestEntry | None]
 """Makes an entry's new value from the entry and the next round."""
@@ -63,21 +67,53 @@ class Purged:
         return True
 
 
+@dataclass(slots=True)
+class Pacer:
+    """The pace of this cleaner's renames and unlinks, over all its passes."""
+
+    pace: Pace
+
+    def wait(self, clock: Clock, look: Callable[[], None]) -> None:
+        """Wait until the next step may be made, and count it.
+
+        ``look`` is called every ``LOOK_S`` seconds at least, and whenever
+        something happened; what it raises ends the wait.
+        """
+        while (wait_s := self.pace.wait_s(clock.boottime())) > 0:
+            clock.wait(min(wait_s, LOOK_S))
+            look()
+        self.pace = self.pace.stepped(clock.boottime())
+
+
 @dataclass(frozen=True, slots=True)
 class Actor:
     """One pass's right to act, under one leadership and one observation."""
 
     leadership: Leadership
     observed: Observed
+    pacer: Pacer
 
     @property
     def world(self) -> CleanerWorld:
         """The ports."""
         return self.leadership.world
 
+    def await_turn(self) -> None:
+        """Wait as long as the rate asks for; look as ``may_go_on`` does meanwhile.
+
+        No lock may be held, and the caller looks once more before its step.
+        """
+        self.pacer.wait(self.world.clock, self.may_go_on)
+
     def may_go_on(self) -> None:
-        """Raise unless the lease is good and the roster is as it was observed."""
+        """Raise unless the lease is good and the roster is as it was observed.
+
+        A cleaner that is asked to stop begins no further step either; what was
+        done is recorded as after any interruption.
+        """
         self.leadership.check()
+        if self.world.stopping():
+            raise InterruptedPassError("the cleaner is asked to stop")
         changes = self.world.coordination.watch(ledger.ROSTER_COUNTER)
         if changes != self.observed.roster_changes:
             raise InterruptedPassError("the roster changed during the pass")

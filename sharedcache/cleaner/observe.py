@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from sharedcache import ledger
 from sharedcache.core import codec
+from sharedcache.core.brakecodec import BrakeNote
 from sharedcache.core.gate import GateFacts, NodeView
 from sharedcache.core.model import (
     Authorisation,
@@ -29,8 +30,10 @@ from sharedcache.core.policy import MissingNodes
 from sharedcache.core.ports import (
     Coordination,
     CoordinationError,
+    OutcomeUnknownError,
     Record,
     Storage,
+    StorageError,
     UndecodableMember,
 )
 
@@ -43,6 +46,8 @@ _HEAD = (
     ledger.AUTHORISATION,
     ledger.PAUSE,
     ledger.APPROVAL,
+    ledger.MEMORY,
+    ledger.BRAKE,
 )
 
 NEVER = -2
@@ -65,7 +70,7 @@ class Observed:
     """An observation with the versions that transactions check.
 
     ``roster_changes`` is the count of the roster counter's watch from before
-    the counters were read.
+    the counters were read.  ``brake`` is the one that a leader told of last.
     """
 
     seen: Observation
@@ -77,6 +82,7 @@ class Observed:
     rollout: Rollout | Unreadable
     rollout_version: int
     leader: str | None
+    brake: BrakeNote | None = None
 
 
 @dataclass(slots=True)
@@ -136,6 +142,8 @@ class Observer:
             name_cache_s=disk.name_cache_s,
             holds=ledger.read_holds(coordination),
             approved=ledger.approval_of(head[ledger.APPROVAL], disk.now_ns),
+            space=disk.space,
+            remembered=ledger.memory_of(head[ledger.MEMORY]),
         )
         return Observed(
             seen=seen,
@@ -149,6 +157,7 @@ class Observer:
             rollout=rollout,
             rollout_version=NEVER if rollout_record is None else rollout_record.version,
             leader=coordination.leader(),
+            brake=ledger.brake_of(head[ledger.BRAKE]),
         )
 
     def _reports(self) -> tuple[Reports, set[str], Mapping[str, ledger.Tombstone]]:
@@ -185,7 +194,7 @@ class Observer:
         storage = self.storage
         cluster = ledger.marker_of(storage.read_marker())
         if not isinstance(cluster, Cluster):
-            return _Disk(cluster, 0, {}, 0, FileTable(), 0.0)
+            return _Disk(cluster, 0, {}, 0, FileTable(), 0.0, None)
         epochs = storage.epochs()
         now_ns = None if epoch is None else storage.epoch_time(epoch)
         witnesses = read_witnesses(storage)
@@ -201,7 +210,15 @@ class Observer:
             now_ns,
             files,
             storage.name_cache_s(),
+            self._space(),
         )
+
+    def _space(self) -> tuple[int, int] | None:
+        """Ask how much space is left; no answer only means that it is not low."""
+        try:
+            return self.storage.space()
+        except (StorageError, OutcomeUnknownError):
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +231,7 @@ class _Disk:
     now_ns: int
     files: FileTable
     name_cache_s: float
+    space: tuple[int, int] | None
 
 
 def read_witnesses(storage: Storage) -> dict[str, Witness]:

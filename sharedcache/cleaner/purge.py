@@ -44,7 +44,7 @@ class Purger:
 
         Tells whether to look again at once, because entries changed.
         """
-        chosen = planned[: self.world.policy.batch]
+        chosen = planned[: self.world.policy.paced_batch()]
         changed: list[Purging] = []
         ready = [p for p in chosen if self._unchanged(p, changed)]
         if changed:
@@ -141,6 +141,7 @@ class Purger:
         """
         refused: set[str] = set()
         for entry in entries:
+            self.actor.await_turn()
             self.actor.may_go_on()
             try:
                 self.world.storage.purge(authorisation.epoch, entry.leaf)

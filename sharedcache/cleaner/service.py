@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from sharedcache.cleaner.act import Actor
+from sharedcache.cleaner.act import Actor, Pacer
+from sharedcache.cleaner.brake import BrakeKeeper
 from sharedcache.cleaner.finalize import RefusedError, finalize, publish_schema
 from sharedcache.cleaner.harvest import Harvest
 from sharedcache.cleaner.lead import take_office
@@ -21,7 +22,6 @@ from sharedcache.cleaner.world import (
 )
 from sharedcache.core import codec, rollout
 from sharedcache.core.checker import PlanRejectedError, check_plan
-from sharedcache.core.gate import Code, Reason
 from sharedcache.core.model import EntryState, Rollout
 from sharedcache.core.plan import Plan, Purging
 from sharedcache.core.planner import make_plan, voices
@@ -31,6 +31,7 @@ from sharedcache.core.ports import (
     OutcomeUnknownError,
     StorageError,
 )
+from sharedcache.core.rate import Pace
 from sharedcache.core.rounds import Confirmation, may_raise, raise_helps
 
 STANDING_SHARE = 0.1
@@ -44,11 +45,12 @@ class CleanerService:
     world: CleanerWorld
     harvest: Harvest = field(default_factory=Harvest)
     leadership: Leadership | None = None
+    brakes: BrakeKeeper = field(default_factory=BrakeKeeper)
     observer: Observer = field(init=False)
+    pacer: Pacer = field(init=False)
     _next_pass: float = 0.0
     _next_raise: float = 0.0
     _standing: str = ""
-    _braked: tuple[str, Reason] | None = None
     _refused: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -58,6 +60,7 @@ class CleanerService:
             self.world.storage,
             self.world.policy.missing_nodes,
         )
+        self.pacer = Pacer(Pace(self.world.policy.rate_per_s))
 
     def step(self) -> float:
         """Do what is due; return how long to wait at most, in seconds.
@@ -121,7 +124,7 @@ class CleanerService:
         """Begin a leadership: a whole pass at once, a raise after its distance."""
         self.harvest.begin(leadership.epoch)
         self._standing = ""
-        self._braked = None
+        self.brakes.begin()
         now = self.world.clock.boottime()
         self._next_pass = now
         self._next_raise = now
@@ -132,6 +135,7 @@ class CleanerService:
         began = clock.boottime()
         scan = began >= self._next_pass
         observed = self.observer.observe(scan=scan, epoch=leadership.epoch)
+        observed = self.brakes.recall(observed)
         plan = self._plan(observed, scan=scan)
         self.harvest.remember(self.world.journal, observed, plan, whole=scan)
         if scan:
@@ -139,7 +143,9 @@ class CleanerService:
             self._next_pass = began + min(
                 policy.pass_interval_s, policy.session_timeout_s
             )
-        actor = Actor(leadership, observed)
+            # What nodes used is remembered before anything is done about it.
+            self.brakes.settle(leadership, observed, plan, clock.wall())
+        actor = Actor(leadership, observed, self.pacer)
         purger = Purger(actor, self.harvest.purged)
         if self._finish_open_matters(leadership, purger, plan, scan=scan):
             if scan:
@@ -159,22 +165,14 @@ class CleanerService:
         return max(0.0, min(wait, self._next_pass - clock.boottime()))
 
     def _plan(self, observed: Observed, *, scan: bool) -> Plan:
-        """Plan and check; a brake of the last whole pass stands until the next.
-
-        Between whole passes no file is looked at, so nothing else could tell
-        that the brake is on.
-        """
+        """Plan and check; a brake of the last whole pass stands until the next."""
         policy, seen = self.world.policy, observed.seen
         plan = make_plan(policy, seen)
         check_plan(policy, seen, plan)
-        brakes = [r for r in plan.gate.reasons if r.code is Code.BRAKE]
-        if scan:
-            self._braked = (plan.digest, brakes[0]) if brakes else None
-        elif self._braked is not None:
-            digest, reason = self._braked
-            if seen.approved == digest:
+        if not scan:
+            plan, due = self.brakes.between(observed, plan)
+            if due:
                 self.pass_now()
-            plan = replace(plan, gate=plan.gate.with_reason(reason), purge=())
         return plan
 
     def _not_refused(self, plan: Plan, now: float) -> list[Purging]:

@@ -40,7 +40,7 @@ class Taker:
 
     def quarantine(self, take: Sequence[Taking]) -> None:
         """Take files out of ``_base``, batch by batch; all of it can be undone."""
-        size = self.world.policy.batch
+        size = self.world.policy.paced_batch()
         for start in range(0, len(take), size):
             self.actor.may_go_on()
             self._quarantine_batch(take[start : start + size])
@@ -92,6 +92,7 @@ class Taker:
 
     def _rename(self, taking: Taking, entry: ManifestEntry) -> ManifestEntry | None:
         """Rename one file; return its entry, ``None`` if it stays in ``_base``."""
+        self.actor.await_turn()
         self.actor.may_go_on()
         locks, kept = self.world.locks, self.result.kept
         lock = names.lock_name(taking.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sharedcache import ledger
@@ -32,9 +33,13 @@ class InterruptedPassError(Exception):
     """Something changed that this pass did not know: look again before acting."""
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class CleanerWorld:
-    """The ports of one cleaner."""
+    """The ports of one cleaner; ``stopping`` tells that it was asked to stop."""
 
     name: str
     policy: CleanerPolicy
@@ -44,6 +49,7 @@ class CleanerWorld:
     clock: Clock
     tokens: Tokens
     journal: Journal
+    stopping: Callable[[], bool] = _never
 
 
 @dataclass(frozen=True, slots=True)

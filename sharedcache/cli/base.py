@@ -142,7 +142,13 @@ class Connection:
     session: ZooKeeperSession
 
     def look(self, *, scan: bool = True) -> tuple[Observed, Plan]:
-        """Observe, and plan what a pass would do; nothing is changed."""
+        """Observe, and plan what a pass would do; nothing is changed.
+
+        If the leader is under a brake, the plan speaks of the leader's own.
+        """
+        from sharedcache.cleaner.brake import (  # noqa: PLC0415 - see wiring
+            as_the_leader_tells,
+        )
         from sharedcache.cleaner.observe import Observer  # noqa: PLC0415 - see wiring
         from sharedcache.core.planner import make_plan  # noqa: PLC0415 - see wiring
 
@@ -150,7 +156,8 @@ class Connection:
         observer = Observer(self.session, self.storage, policy.missing_nodes)
         with output.progress("Looking at the cluster"):
             observed = observer.observe(scan=scan)
-        return observed, make_plan(policy, observed.seen)
+        plan = make_plan(policy, observed.seen)
+        return observed, as_the_leader_tells(observed, plan)
 
 
 @contextmanager

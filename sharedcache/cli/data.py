@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from sharedcache.cleaner import brake
 from sharedcache.cleaner.observe import Observed
 from sharedcache.core import rollout, schema
 from sharedcache.core.gate import Gate, NodeView
@@ -74,7 +75,29 @@ def status(observed: Observed, plan: Plan, cluster: str, time_s: float) -> Data:
             "bytes": sum(entry.size for entry in entries),
         },
         "held_back": held_back(entries, plan.waiting),
+        "space": _space(seen.space, plan),
+        "brake": _brake(observed),
         "time": round(time_s, 3),
+    }
+
+
+def _space(space: tuple[int, int] | None, made: Plan) -> Data:
+    """Tell how much space there is, ``None`` where the storage did not say."""
+    size, free = (None, None) if space is None else space
+    return {"bytes": size, "free_bytes": free, "low": made.low_on_space}
+
+
+def _brake(observed: Observed) -> Data | None:
+    """Tell of the brake that the leader is under, by its own settings."""
+    note = brake.standing(observed)
+    if note is None:
+        return None
+    return {
+        "digest": note.digest,
+        "epoch": note.epoch,
+        "files": note.files,
+        "subjects": [reason.subject for reason in note.reasons],
+        "since": round(note.at, 3),
     }
 
 

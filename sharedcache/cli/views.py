@@ -38,6 +38,14 @@ def amount(data: Data) -> str:
     return f"{data['files']} files, {output.size(data['bytes'])}"
 
 
+def free_space(data: Data) -> str:
+    """Say how much space is free, and whether that is below the mark."""
+    if data["bytes"] is None:
+        return "not known"
+    low = ", below the low-water mark" if data["low"] else ""
+    return f"{output.size(data['free_bytes'])} of {output.size(data['bytes'])}{low}"
+
+
 def status(console: Console, data: Data) -> None:
     """Show how the cluster is doing."""
     nodes = data["nodes"]
@@ -56,6 +64,7 @@ def status(console: Console, data: Data) -> None:
             ("cache", amount(data["cache"])),
             ("reclaimable", amount(data["reclaimable"])),
             ("quarantine", amount(data["quarantine"])),
+            ("free space", free_space(data["space"])),
             ("time", taken_at),
         ],
     )

@@ -104,7 +104,12 @@ class CleanerParts:
     """What one cleaner is made of; ``close`` gives everything back."""
 
     def __init__(
-        self, settings: Settings, name: str, clock: SystemClock, journal: Journal
+        self,
+        settings: Settings,
+        name: str,
+        clock: SystemClock,
+        journal: Journal,
+        stopping: Callable[[], bool],
     ) -> None:
         policy = settings.cleaner.policy()
         self.session = open_session(
@@ -124,6 +129,7 @@ class CleanerParts:
             clock=clock,
             tokens=RandomTokens(),
             journal=journal,
+            stopping=stopping,
         )
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,17 +13,20 @@ import yaml
 from click.testing import CliRunner, Result
 
 from sharedcache.adapters.settings import SettingsError
+from sharedcache.cleaner.brake import as_the_leader_tells
 from sharedcache.cleaner.finalize import RefusedError
 from sharedcache.cleaner.observe import Counters, Observed
 from sharedcache.cli import data, output
 from sharedcache.cli.main import cli
+from sharedcache.core.brakecodec import BrakeNote
+from sharedcache.core.gate import Closes, Code, Reason
 from sharedcache.core.model import (
     Authorisation,
     ManifestBatch,
     Rollout,
     Unreadable,
 )
-from sharedcache.core.plan import Observation, Plan
+from sharedcache.core.plan import Observation, Plan, Why
 from sharedcache.core.planner import make_plan
 from sharedcache.core.policy import CleanerPolicy, PolicyError
 from sharedcache.core.ports import DisconnectedError, StorageError
@@ -50,7 +53,9 @@ COMMANDS = ("status", "node", "plan", "quarantine", "rollout")
 LONG = "e" * 150
 
 
-def _observed(seen: Observation, rollout: Rollout | Unreadable) -> Observed:
+def _observed(
+    seen: Observation, rollout: Rollout | Unreadable, brake: BrakeNote | None = None
+) -> Observed:
     return Observed(
         seen=seen,
         counters=Counters(1, 1),
@@ -61,6 +66,7 @@ def _observed(seen: Observation, rollout: Rollout | Unreadable) -> Observed:
         rollout=rollout,
         rollout_version=0,
         leader="host-7",
+        brake=brake,
     )
 
 
@@ -95,12 +101,13 @@ class Operator:
         self,
         seen: Observation,
         rollout: Rollout | Unreadable = Rollout(2),  # noqa: B008 - immutable
+        brake: BrakeNote | None = None,
     ) -> None:
         """Let the commands see this."""
 
         @contextmanager
         def connected(_: object) -> Iterator[FakeConnection]:
-            yield FakeConnection(_observed(seen, rollout), FakeSettings())
+            yield FakeConnection(_observed(seen, rollout, brake), FakeSettings())
 
         self._connect_with(connected)
 
@@ -169,6 +176,58 @@ def test_status_counts_files_nodes_and_bytes(operator: Operator) -> None:
     shown = operator.run("status").stdout
     assert "Gate: open for quarantine, closed for purging" in shown
     assert "node-missing" in shown
+
+
+def test_status_tells_of_free_space(operator: Operator) -> None:
+    """Size and free bytes; what the storage did not say is null and not low."""
+    operator.see(observation(space=(4096, 1024)))
+    said = operator.json("status")["space"]
+    assert said == {"bytes": 4096, "free_bytes": 1024, "low": False}
+    assert "1.0 KiB of 4.0 KiB" in operator.run("status").stdout
+    operator.see(observation())
+    said = operator.json("status")["space"]
+    assert said == {"bytes": None, "free_bytes": None, "low": False}
+    assert "not known" in operator.run("status").stdout
+
+
+def test_status_tells_of_the_leaders_brake_alone(operator: Operator) -> None:
+    """A brake that an earlier epoch's leader told of is nobody's now."""
+    why = (Reason(Code.BRAKE, Closes.ALL, "n1", "too few"),)
+    note = BrakeNote(3, "d1d2d3", 4, why, 5.0)
+    operator.see(observation(), brake=note)
+    assert operator.json("status")["brake"] == {
+        "digest": "d1d2d3",
+        "epoch": 3,
+        "files": 4,
+        "subjects": ["n1"],
+        "since": 5.0,
+    }
+    operator.see(observation(), brake=replace(note, epoch=2))
+    assert operator.json("status")["brake"] is None
+    operator.see(observation())
+    assert operator.json("status")["brake"] is None
+
+
+def test_an_onlooker_speaks_of_the_leaders_plan() -> None:
+    """The leader's brake closes the gate of whoever looks on, by its digest."""
+    seen = observation(
+        files=table((D1, file_facts())), manifest=(ManifestBatch("b", (entry(D2),)),)
+    )
+    own = make_plan(CleanerPolicy(), seen)
+    assert (len(own.take), len(own.purge)) == (1, 1)
+    why = (Reason(Code.BRAKE, Closes.ALL, "plan", "too much"),)
+    note = BrakeNote(3, "d1d2d3", 4, why, 5.0)
+    observed = _observed(seen, Rollout(2), note)
+    told = as_the_leader_tells(observed, own)
+    assert (told.digest, told.gate.reasons) == ("d1d2d3", why)
+    assert (told.take, told.purge) == ((), ())
+    assert told.whys[0] == Why.BRAKE
+    assert told.waiting == {entry(D2).entry: ("gate: brake plan",)}
+    # Approved, without a leader, or of another epoch: its own plan counts.
+    approved = replace(observed, seen=replace(seen, approved="d1d2d3"))
+    gone, old = replace(observed, leader=None), replace(note, epoch=2)
+    for other in (approved, gone, replace(observed, brake=old)):
+        assert as_the_leader_tells(other, own) == own
 
 
 def test_a_rollout_that_cannot_be_read_is_not_finalized(operator: Operator) -> None:

@@ -62,6 +62,24 @@ def test_without_any_file_the_defaults_are_those_of_the_design() -> None:
     assert agent.schema_version == NEWEST_SCHEMA
 
 
+def test_every_brake_and_mark_is_read(tmp_path: Path) -> None:
+    """Each setting reaches the policy under its own name."""
+    wanted = {
+        "max_share_percent": 1.5,
+        "max_share_floor": 2,
+        "max_shrink_percent": 3.5,
+        "max_shrink_floor": 4,
+        "shrink_lasts_s": 5.5,
+        "batch": 6,
+        "rate_per_s": 7.5,
+        "low_water_percent": 8.5,
+        "low_water_grace_s": 9.5,
+    }
+    lines = "".join(f"{name} = {value}\n" for name, value in wanted.items())
+    policy = _read(_written(tmp_path, f"[cleaner]\n{lines}")).cleaner.policy()
+    assert {name: getattr(policy, name) for name in wanted} == wanted
+
+
 def test_options_override_the_environment_which_overrides_files(
     tmp_path: Path,
 ) -> None:
@@ -203,6 +221,12 @@ def test_what_is_wrong_is_named_in_one_line(
     "text",
     [
         "[cleaner]\nmax_share_percent=0\n",
+        "[cleaner]\nmax_shrink_percent=0\n",
+        "[cleaner]\nmax_shrink_floor=-1\n",
+        "[cleaner]\nshrink_lasts_s=0\n",
+        "[cleaner]\nrate_per_s=0.01\n",
+        "[cleaner]\nlow_water_percent=100\n",
+        "[cleaner]\nlow_water_grace_s=inf\n",
         "[cleaner]\nbatch=0\n",
         "[cleaner]\ngrace_s=nan\n",
         "[cleaner]\nsession_timeout_s=0\n",

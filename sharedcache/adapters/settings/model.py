@@ -44,7 +44,7 @@ class AgentSettings:
 
 @dataclass(frozen=True, slots=True)
 class CleanerSettings:
-    """The section ``[cleaner]``.  Times in seconds, the share in percent."""
+    """The section ``[cleaner]``.  Times in seconds, shares in percent."""
 
     pass_interval_s: float
     session_timeout_s: float
@@ -53,7 +53,13 @@ class CleanerSettings:
     missing_nodes: MissingNodes
     max_share_percent: float
     max_share_floor: int
+    max_shrink_percent: float
+    max_shrink_floor: int
+    shrink_lasts_s: float
     batch: int
+    rate_per_s: float
+    low_water_percent: float
+    low_water_grace_s: float
     auto_finalize: bool
     min_age_s: Mapping[Kind, float] = field(default_factory=dict)
 
@@ -68,7 +74,13 @@ class CleanerSettings:
             missing_nodes=self.missing_nodes,
             max_share_percent=self.max_share_percent,
             max_share_floor=self.max_share_floor,
+            max_shrink_percent=self.max_shrink_percent,
+            max_shrink_floor=self.max_shrink_floor,
+            shrink_lasts_s=self.shrink_lasts_s,
             batch=self.batch,
+            rate_per_s=self.rate_per_s,
+            low_water_percent=self.low_water_percent,
+            low_water_grace_s=self.low_water_grace_s,
             auto_finalize=self.auto_finalize,
         )
 

@@ -125,6 +125,30 @@ def _age(kind: str, what: str, default: str) -> cfg.Opt:
     )
 
 
+def _shrink_options() -> list[cfg.Opt]:
+    return [
+        cfg.FloatOpt(
+            "max-shrink-percent",
+            default=50.0,
+            metavar="PERCENT",
+            help="Share of a node's uses that it may lose between two passes; 100: "
+            "any.",
+        ),
+        cfg.IntOpt(
+            "max-shrink-floor",
+            default=5,
+            metavar="FILES",
+            help="A node that loses no more files, among those that nobody uses "
+            "then, needs no approval.",
+        ),
+        _seconds(
+            "shrink-lasts-s",
+            259200.0,
+            "How long a shrink must last to be believed without an approval",
+        ),
+    ]
+
+
 def cleaner_options() -> list[cfg.Opt]:
     """Return the section ``[cleaner]``."""
     image = "min_age_image_s"
@@ -158,8 +182,28 @@ def cleaner_options() -> list[cfg.Opt]:
             metavar="FILES",
             help="A pass that takes no more files than this needs no approval.",
         ),
+        *_shrink_options(),
         cfg.IntOpt(
             "batch", default=1000, metavar="FILES", help="Files in one transaction."
+        ),
+        cfg.FloatOpt(
+            "rate-per-s",
+            default=0.0,
+            min=0,
+            metavar="FILES",
+            help="Most renames and unlinks a second; 0: no limit.",
+        ),
+        cfg.FloatOpt(
+            "low-water-percent",
+            default=0.0,
+            metavar="PERCENT",
+            help="Share of free space below which low_water_grace_s takes the place "
+            "of grace_s; 0: never.",
+        ),
+        _seconds(
+            "low-water-grace-s",
+            600.0,
+            "Least time in quarantine while free space is below low_water_percent",
         ),
         cfg.BoolOpt(
             "auto-finalize",

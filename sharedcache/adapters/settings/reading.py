@@ -359,7 +359,13 @@ class _Reader:
             missing_nodes=MissingNodes(self.text(section, "missing_nodes")),
             max_share_percent=self.number(section, "max_share_percent"),
             max_share_floor=int(self.value(section, "max_share_floor")),
+            max_shrink_percent=self.number(section, "max_shrink_percent"),
+            max_shrink_floor=int(self.value(section, "max_shrink_floor")),
+            shrink_lasts_s=self.number(section, "shrink_lasts_s"),
             batch=int(self.value(section, "batch")),
+            rate_per_s=self.number(section, "rate_per_s"),
+            low_water_percent=self.number(section, "low_water_percent"),
+            low_water_grace_s=self.number(section, "low_water_grace_s"),
             auto_finalize=bool(self.value(section, "auto_finalize")),
             min_age_s=self._ages(),
         )

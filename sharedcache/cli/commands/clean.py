@@ -71,18 +71,18 @@ def _clean(
     )
 
     trouble = LastTrouble(output.note if debugging() else tell)
-    parts = CleanerParts(settings, cleaner_name("-once"), clock, trouble)
-    service = CleanerService(parts.world)
-    try:
-        parts.session.start(CONNECT_S)
-        with _stop_flag(clock) as stop:
+    with _stop_flag(clock) as stop:
+        parts = CleanerParts(settings, cleaner_name("-once"), clock, trouble, stop)
+        service = CleanerService(parts.world)
+        try:
+            parts.session.start(CONNECT_S)
             run = OneShot(
                 service, clock, clock.boottime() + timeout_s, stop, to_the_end=wait
             )
             outcome = run.run()
-    finally:
-        service.stand_down()
-        parts.close()
+        finally:
+            service.stand_down()
+            parts.close()
     if outcome is Outcome.NOT_LEADER:
         raise RefusedFailure(
             f"{run.leader} leads: it cleans by itself, or stop it first"

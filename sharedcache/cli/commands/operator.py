@@ -58,6 +58,7 @@ def approve(given: Given, digest: str) -> None:
       sharedcache approve 3f2a9c04e1b7
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
     with connected(given) as to:
+        # What the leader told of its own plan, if it is under a brake.
         observed, plan = to.look()
         if len(digest) < LEAST_DIGEST or not plan.digest.startswith(digest):
             raise RefusedFailure(
