@@ -66,7 +66,7 @@ class CleanerPolicy:
     max_share_percent: float = 20.0
     max_share_floor: int = 100
     max_shrink_percent: float = 50.0
-    max_shrink_floor: int = 5
+    max_shrink_floor: int = 20
     shrink_lasts_s: float = 259200.0
     batch: int = 1000
     rate_per_s: float = 0.0

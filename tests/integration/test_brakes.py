@@ -36,7 +36,8 @@ from tests.support.inprocess import (
 
 pytestmark = pytest.mark.timeout(90)
 
-STRICT = replace(FAST, max_share_percent=50.0, max_share_floor=3)
+WARY = replace(FAST, max_shrink_floor=5)
+STRICT = replace(WARY, max_share_percent=50.0, max_share_floor=3)
 USED = 8
 
 
@@ -70,7 +71,7 @@ def told(cleaner: CleanerService) -> BrakeNote | None:
 def shrink(site: Site, *others: NodeService) -> tuple[NodeService, list[Path]]:
     """Let a leader remember a node's uses, and the node then report none."""
     agent, _, paths = with_uses(site, "n1")
-    first = site.cleaner("c1")
+    first = site.cleaner("c1", WARY)
     settle(agent, *others, first, until=lambda: first.harvest.passes, what="a pass")
     assert told(first) is None
     first.stand_down()
@@ -85,7 +86,7 @@ def test_a_node_that_suddenly_reports_nothing_stops_its_next_leader(
 ) -> None:
     """The memory outlives the leader; what it protects stays, until it is back."""
     agent, paths = shrink(site)
-    cleaner = site.cleaner("c2")
+    cleaner = site.cleaner("c2", WARY)
     settle(agent, cleaner, until=lambda: cleaner.harvest.passes > 5, what="passes")
     assert gate_codes(cleaner) == {(Code.BRAKE, "n1")}
     assert all(path.exists() for path in paths)
@@ -108,7 +109,7 @@ def test_a_shrink_between_two_passes_holds_purges_at_once(site: Site) -> None:
     """A brake needs no whole pass to close the gate, and gets one for its digest."""
     agent, _, paths = with_uses(site, "n1")
     first = site.image(image_id())
-    policy = replace(FAST, grace_s=2.0, pass_interval_s=600.0)
+    policy = replace(WARY, grace_s=2.0, pass_interval_s=600.0)
     cleaner = site.cleaner("c1", policy)
     settle(agent, cleaner, until=lambda: not first.exists(), what="one is taken")
     site.uses("n1")
@@ -127,7 +128,7 @@ def test_a_shrink_between_two_passes_holds_purges_at_once(site: Site) -> None:
 def test_an_approved_shrink_is_believed_for_good(site: Site) -> None:
     """The approval of the leader's own plan ends the brake, and is remembered."""
     agent, paths = shrink(site)
-    cleaner = site.cleaner("c2")
+    cleaner = site.cleaner("c2", WARY)
     settle(agent, cleaner, until=lambda: told(cleaner), what="a brake is told of")
     note, observed = told(cleaner), cleaner.harvest.observed
     assert note is not None
@@ -149,7 +150,7 @@ def test_an_approved_shrink_is_believed_for_good(site: Site) -> None:
 def test_a_shrink_that_lasts_is_believed_in_the_end(site: Site) -> None:
     """A decommissioned host brakes no longer than its time, leaders or not."""
     agent, paths = shrink(site)
-    policy = replace(FAST, shrink_lasts_s=3.0)
+    policy = replace(WARY, shrink_lasts_s=3.0)
     cleaner = site.cleaner("c2", policy)
     settle(agent, cleaner, until=lambda: told(cleaner), what="a brake is told of")
     began = time.monotonic()
@@ -168,7 +169,7 @@ def test_a_shrink_that_lasts_is_believed_in_the_end(site: Site) -> None:
 def test_guests_that_move_brake_nothing(site: Site) -> None:
     """A host that is emptied by migration loses no name to the cluster."""
     agent, ids, paths = with_uses(site, "n1")
-    other, cleaner = site.agent("n2"), site.cleaner("c1")
+    other, cleaner = site.agent("n2"), site.cleaner("c1", WARY)
     settle(agent, other, cleaner, until=lambda: cleaner.harvest.passes, what="a pass")
     site.uses("n2", images=ids)
     settle(other, until=lambda: reports(other, USED), what="they have arrived")
@@ -261,7 +262,7 @@ def test_a_tree_without_the_brakes_records_gets_them(site: Site) -> None:
     word = site.session("operator")
     word.commit([Delete(ledger.MEMORY, None), Delete(ledger.BRAKE, None)])
     path = site.image(image_id())
-    agent, cleaner = site.agent("n1"), site.cleaner("c1")
+    agent, cleaner = site.agent("n1"), site.cleaner("c1", WARY)
     settle(agent, cleaner, until=lambda: not path.exists(), what="it is taken")
     memory = ledger.memory_of(word.get(ledger.MEMORY))
     assert isinstance(memory, dict)
@@ -272,7 +273,7 @@ def test_least_recent_use_goes_first_in_small_batches(site: Site) -> None:
     """A pass takes the oldest files first, and all of them batch by batch."""
     paths = {age: site.image(image_id(), age_s=age) for age in (3e5, 9e5, 1e5, 6e5)}
     agent = site.agent("n1")
-    cleaner = site.cleaner("c1", replace(FAST, batch=3))
+    cleaner = site.cleaner("c1", replace(WARY, batch=3))
     settle(agent, cleaner, until=lambda: cleaner.harvest.taken.names, what="a pass")
     oldest_first = [paths[age].name for age in sorted(paths, reverse=True)]
     assert cleaner.harvest.taken.names == oldest_first
@@ -302,7 +303,7 @@ def test_below_the_mark_the_grace_is_shorter_and_rounds_are_not_skipped(
     """Space that cannot be told keeps the grace, and so does space above the mark."""
     path = site.image(image_id())
     agent = site.agent("n1")
-    policy = replace(FAST, grace_s=3600.0, low_water_percent=5.0, low_water_grace_s=0)
+    policy = replace(WARY, grace_s=3600.0, low_water_percent=5.0, low_water_grace_s=0)
     cleaner = site.cleaner("c1", policy)
     space = Space(cleaner.world.storage, 50)
     cleaner.observer.storage = space  # type: ignore[assignment]
@@ -340,7 +341,7 @@ def test_renames_and_unlinks_keep_the_rate(site: Site) -> None:
     """Six steps at ten a second take half a second, renames and unlinks alike."""
     first = site.image(image_id())
     agent = site.agent("n1")
-    policy = replace(FAST, rate_per_s=10.0, round_interval_s=1.0)
+    policy = replace(WARY, rate_per_s=10.0, round_interval_s=1.0)
     cleaner = site.cleaner("c1", policy)
     # The helper for locks runs from here on, and costs the first step nothing.
     settle(agent, cleaner, until=lambda: not first.exists(), what="one is taken")
@@ -376,7 +377,7 @@ def test_a_slow_rate_delays_no_stop(site: Site, how: str) -> None:
     paths = [site.image(image_id()) for _ in range(5)]
     agent = site.agent("n1")
     publish(agent)
-    cleaner = site.cleaner("c1", replace(FAST, rate_per_s=0.1, round_interval_s=40.0))
+    cleaner = site.cleaner("c1", replace(WARY, rate_per_s=0.1, round_interval_s=40.0))
     asked: list[str] = []
     cleaner.world = replace(cleaner.world, stopping=lambda: "stop" in asked)
     word = site.session("operator")

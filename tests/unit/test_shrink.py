@@ -26,7 +26,7 @@ from tests.property.strategies import (
     view,
 )
 
-POLICY = CleanerPolicy()
+POLICY = CleanerPolicy(max_shrink_floor=5)
 NAMES = tuple(f"swap_{number}" for number in range(20))
 LASTS_NS = int(POLICY.shrink_lasts_s * SECOND)
 

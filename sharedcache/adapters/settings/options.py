@@ -136,7 +136,7 @@ def _shrink_options() -> list[cfg.Opt]:
         ),
         cfg.IntOpt(
             "max-shrink-floor",
-            default=5,
+            default=20,
             metavar="FILES",
             help="A node that loses no more files, among those that nobody uses "
             "then, needs no approval.",
