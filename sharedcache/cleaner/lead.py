@@ -175,18 +175,18 @@ class Successor:
             sealed = storage.epochs().get(number)
             if sealed:
                 return
+            if sealed is not None:
+                self._move_entries(number)
             try:
                 if sealed is not None:
-                    self._move_entries(number)
                     storage.epoch_remove(number)
                 storage.epoch_seal(number)
             except NotEmptyStorageError:
                 continue
-            except NameExistsError:
+            except (NameExistsError, NameMissingError, FencedError):
                 # Its late leader made the directory after all, or another
-                # successor sealed it: look again.
-                continue
-            except NameMissingError:
+                # successor removed or sealed it: look again.  What is refused
+                # here is about that epoch; our own was not asked.
                 continue
             self.leadership.world.journal.event("sealed-epoch", epoch=number)
             return
@@ -197,7 +197,12 @@ class Successor:
 
     def _move_entries(self, number: int) -> None:
         world, epoch = self.leadership.world, self.leadership.epoch
-        for leaf in world.storage.epoch_list(number):
+        try:
+            leaves = world.storage.epoch_list(number)
+        except FencedError:
+            # Another successor sealed it meanwhile: nothing is left in it.
+            return
+        for leaf in leaves:
             parsed = names.parse_leaf(leaf)
             if parsed is None:
                 raise DeposedError(

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sharedcache.core.ports import FencedError, OutcomeUnknownError, StorageError
+from sharedcache.core.ports import (
+    FencedError,
+    NameMissingError,
+    OutcomeUnknownError,
+    StorageError,
+)
 from tests.contract.storage_real_world import RealWorld
 from tests.contract.storage_world import IMAGE, LEAF, OTHER
 
@@ -112,7 +117,6 @@ def test_other_realm_is_an_error_never_a_copy(
     ("step", "call"),
     [
         ("rename", lambda s: s.quarantine(IMAGE, 1, "x")),
-        ("rename", lambda s: s.epoch_move(1, LEAF, 1, "x")),
         ("unlink", lambda s: s.purge(1, LEAF)),
         ("link", lambda s: s.restore(1, LEAF, OTHER)),
     ],
@@ -133,6 +137,26 @@ def test_network_fence(
     monkeypatch.setattr(os, step, failing)
     with pytest.raises(FencedError):
         call(storage)
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOTDIR, errno.ENOENT])
+@pytest.mark.parametrize("deposed", [False, True])
+def test_stale_directory_of_a_move(
+    world: RealWorld, monkeypatch: pytest.MonkeyPatch, number: int, *, deposed: bool
+) -> None:
+    """A move has two directories: only if its own is gone is the leader deposed."""
+    storage = _prepare(world)
+    storage.epoch_make(2)
+
+    def failing(*_: object, **__: object) -> None:
+        if deposed:
+            (world.base / ".sharedcache/epochs/2").rmdir()
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(FencedError if deposed else NameMissingError):
+        storage.epoch_move(1, LEAF, 2, "x")
+    assert storage.epoch_list(1) == [LEAF]
 
 
 def test_change_that_may_not_last_is_unknown(

@@ -45,6 +45,7 @@ from sharedcache.core.ports import (
     NameExistsError,
     NameMissingError,
     NotEmptyStorageError,
+    OutcomeUnknownError,
     StorageError,
 )
 
@@ -116,8 +117,10 @@ class EpochFiles(Descriptors):
                 raise _source_error(error, what) from error
             try:
                 _require_absent(there, new_leaf)
-                with _acting(look, to, there, what):
+                try:
                     os.rename(leaf, new_leaf, src_dir_fd=source, dst_dir_fd=there)
+                except OSError as error:
+                    raise _move_error(look, to, there, error, what) from error
                 settle(what, there, source)
             finally:
                 os.close(source)
@@ -291,15 +294,32 @@ def _acting(look: Look, epoch: int, there: int, what: str) -> Iterator[None]:
         raise
 
 
+def _move_error(
+    look: Look, to: int, there: int, error: OSError, what: str
+) -> StorageError | OutcomeUnknownError:
+    """Judge why an entry could not be moved into the directory of epoch ``to``.
+
+    Either directory may be the one that is gone, with the same number (ESTALE
+    on NFS, ENOENT locally), and only one of them means that we are deposed.
+    """
+    if error.errno not in FENCED and error.errno != errno.ENOENT:
+        return change_error(error, what)
+    if _removed(look, to, there):
+        return _fenced(to, error)
+    return NameMissingError(f"cannot {what}: nothing is there", errno.ENOENT)
+
+
 def _removed(look: Look, epoch: int, there: int) -> bool:
     """Whether an open epoch directory no longer bears its name.
 
     A local file system says ENOENT for whatever is tried in a removed
     directory, just as for a missing entry; only the name tells them apart.
+    The directory is opened for it, since that makes an NFS client ask the
+    server, and a bare stat does not.
     """
     try:
-        status = os.stat(str(epoch), dir_fd=look.epochs(), follow_symlinks=False)
-        return status.st_ino != os.fstat(there).st_ino
+        with opened(str(epoch), DIRECTORY, look.epochs()) as descriptor:
+            return os.fstat(descriptor).st_ino != os.fstat(there).st_ino
     except OSError:
         return True
 
