@@ -45,11 +45,18 @@ class CacheFiles(Descriptors):
         return self._read(_scan)
 
     def facts(self, name: str) -> FileFacts | None:
-        """Open a cache name and look at it; ``None`` if it is not there."""
+        """Open a cache name and look at it; ``None`` if it is not there.
+
+        The directory is opened first: an NFS client asks the server then
+        whether names in it have changed, and does not go on opening the file
+        that bore this one up to ``acdirmax`` ago.
+        """
         cache_entry(name)
+        what = f"look at {shown(name)}"
 
         def call(look: Look) -> FileFacts | None:
-            return look_at(look.base, name, f"look at {shown(name)}")
+            with reading(what), opened(".", DIRECTORY, look.base):
+                return look_at(look.base, name, what)
 
         return self._read(call)
 

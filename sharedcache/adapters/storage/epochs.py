@@ -177,6 +177,7 @@ class EpochFiles(Descriptors):
             _require_absent(there, leaf)
             with _acting(look, epoch, there, what):
                 os.rename(name, leaf, src_dir_fd=look.base, dst_dir_fd=there)
+            _look_up_anew(there, leaf)
             settle(what, there, look.base)
 
     def quarantined_facts(
@@ -322,6 +323,25 @@ def _removed(look: Look, epoch: int, there: int) -> bool:
             return os.fstat(descriptor).st_ino != os.fstat(there).st_ino
     except OSError:
         return True
+
+
+def _look_up_anew(directory: int, leaf: str) -> None:
+    """Make this client ask the server which file a new name leads to.
+
+    The server renames what bears the name there.  An NFS client whose cache
+    had another file under that name goes on with that one under the new name,
+    for as long as nobody else changes the directory, and every later look
+    would be at the wrong file.  A name that is to be made exclusively is
+    always looked up; it is there, so that nothing is made.
+    """
+    with suppress(OSError):
+        os.link(
+            leaf,
+            leaf,
+            src_dir_fd=directory,
+            dst_dir_fd=directory,
+            follow_symlinks=False,
+        )
 
 
 def _source_error(error: OSError, what: str) -> StorageError:
