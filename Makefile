@@ -74,6 +74,11 @@ user-run: bootstrap
 model: bootstrap-tests ## Check the protocol's model, the long runs too
 	@SHAREDCACHE_LONG_MODELS=1 $(PYTEST) tests/model
 
+# Not part of `make test`: it wants root, an emulator and minutes.
+.PHONY: test-nfs
+test-nfs: bootstrap-nfs ## Try the storage on a real NFS server, with two guests
+	@SHAREDCACHE_NFS=1 $(PYTEST) -m nfs tests/fault
+
 .PHONY: bench
 bench: bootstrap ## Run the benchmarks
 	$(call heading,Benchmarks)
@@ -91,12 +96,16 @@ bootstrap: ## Install what building, testing and the demo need
 bootstrap-tests:
 	@scripts/bootstrap.sh --tests
 
+.PHONY: bootstrap-nfs
+bootstrap-nfs:
+	@scripts/bootstrap.sh --nfs
+
 .PHONY: venv
 venv: ## Make .venv with the package and its tools
 	@scripts/bootstrap.sh --venv-only
 
 .PHONY: clean
 clean: ## Remove what builds and tests leave, and .venv
-	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	@rm -rf .venv .kernel build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache .coverage ./*.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

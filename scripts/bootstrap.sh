@@ -4,6 +4,8 @@
 #
 #   scripts/bootstrap.sh              what the demo and the daemons need
 #   scripts/bootstrap.sh --tests      that, and what only some tests need
+#   scripts/bootstrap.sh --nfs        what `make test-nfs` needs: an NFS server,
+#                                     an emulator, and a kernel for its guests
 #   scripts/bootstrap.sh --venv-only  only .venv, for the checks without servers
 #
 # As root, missing Debian packages are installed.  Anybody else is told in one
@@ -28,11 +30,13 @@ STAMP=.venv/bootstrap.stamp
 
 venv_only=no
 for_tests=no
+for_nfs=no
 case "${1-}" in
     '') ;;
     --venv-only) venv_only=yes ;;
     --tests) for_tests=yes ;;
-    *) echo "usage: $0 [--tests|--venv-only]" >&2; exit 2 ;;
+    --nfs) for_nfs=yes ;;
+    *) echo "usage: $0 [--tests|--nfs|--venv-only]" >&2; exit 2 ;;
 esac
 
 say() { printf '%s\n' "$*" >&2; }
@@ -121,6 +125,53 @@ missing_for_servers() {
     fi
 }
 
+GANESHA_FSAL=ganesha/libfsalvfs.so
+KERNEL=.kernel
+KERNEL_PACKAGE=linux-image-cloud-amd64
+
+missing_for_nfs() {
+    local sbin=$PATH:/usr/sbin:/sbin
+    PATH=$sbin command -v ganesha.nfsd >/dev/null || echo nfs-ganesha
+    compgen -G "/usr/lib/*/$GANESHA_FSAL" >/dev/null || [ -e "/usr/lib/$GANESHA_FSAL" ] ||
+        [ -e "/usr/lib64/$GANESHA_FSAL" ] || echo nfs-ganesha-vfs
+    PATH=$sbin command -v qemu-system-x86_64 >/dev/null || echo qemu-system-x86
+    # The daemon that shares files with a guest became a package of its own.
+    [ -x /usr/lib/qemu/virtiofsd ] || [ -x /usr/libexec/virtiofsd ] ||
+        if [ -n "$(apt-cache show virtiofsd 2>/dev/null)" ]; then echo virtiofsd
+        else echo qemu-system-common; fi
+    # The plain busybox wants libraries that the guests' first file system lacks.
+    { [ -x /bin/busybox ] && ! head -c 4096 /bin/busybox | grep -aq ld-linux; } ||
+        echo busybox-static
+}
+
+kernel_is_there() {
+    .venv/bin/python -c 'from tests.support.nfs.kernel import find_kernel
+find_kernel()' 2>/dev/null
+}
+
+# Unpacked here and not installed: nobody wants another kernel to boot from.
+fetch_kernel() {
+    local package log directory
+    say "Fetching a kernel for the guests into $KERNEL"
+    directory=$(mktemp -d)
+    log=$directory/log
+    if ! (
+        package=$(apt-cache depends "$KERNEL_PACKAGE" |
+            sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p' | head -n 1)
+        [ -n "$package" ] || { echo "apt knows no $KERNEL_PACKAGE"; exit 1; }
+        cd "$directory" && apt-get download "$package"
+    ) >"$log" 2>&1; then
+        cat "$log" >&2
+        rm -rf "$directory"
+        say "error: could not fetch a kernel (Debian: apt-get download $KERNEL_PACKAGE);" \
+            "an installed one with the modules virtiofs, overlay and nfsv4 serves too"
+        return 1
+    fi
+    rm -rf "$KERNEL"
+    dpkg-deb --extract "$directory"/*.deb "$KERNEL"
+    rm -rf "$directory"
+}
+
 missing_optional() {
     command -v qemu-img >/dev/null || echo qemu-utils
     [ "$for_tests" = yes ] || return 0
@@ -153,6 +204,24 @@ apt_install() {
     hash -r
 }
 
+# The server's package would start one for everybody, on the usual port.  The
+# tests start their own.
+POLICY=/usr/sbin/policy-rc.d
+without_services() {
+    local status=0
+    if [ -e "$POLICY" ]; then
+        "$@"
+        return
+    fi
+    printf '#!/bin/sh\nexit 101\n' >"$POLICY"
+    chmod 755 "$POLICY"
+    trap 'rm -f "$POLICY"' EXIT
+    "$@" || status=$?
+    rm -f "$POLICY"
+    trap - EXIT
+    return "$status"
+}
+
 # What each package is, for systems whose package manager is not apt.
 describe() {
     case "$1" in
@@ -161,6 +230,10 @@ describe() {
         default-jre-headless) echo "a Java runtime, version $LEAST_JAVA or newer" ;;
         qemu-utils) echo "qemu-img" ;;
         spin) echo "the model checker Spin" ;;
+        nfs-ganesha*) echo "the NFS server nfs-ganesha with its VFS back end" ;;
+        qemu-system-x86) echo "qemu-system-x86_64" ;;
+        qemu-system-common | virtiofsd) echo "virtiofsd" ;;
+        busybox-static) echo "a statically linked busybox as /bin/busybox" ;;
         gcc | libc6-dev) echo "a C compiler and its headers" ;;
         python*) echo "Python 3.11 or newer with its venv and ensurepip modules" \
             "(PYTHON=... names one off the PATH)" ;;
@@ -174,6 +247,10 @@ look_around() {
         required+=("$(venv_package)")
     fi
     if [ "$venv_only" = no ]; then
+        if [ "$for_nfs" = yes ]; then
+            mapfile -t -O "${#required[@]}" required < <(missing_for_nfs)
+            return
+        fi
         mapfile -t -O "${#required[@]}" required < <(missing_for_servers)
         mapfile -t optional < <(missing_optional)
     fi
@@ -204,7 +281,11 @@ if [ "${#packages[@]}" -gt 0 ]; then
         exit 1
     fi
     # A service that a package starts must not inherit our lock, and keep it.
-    apt_install "${packages[@]}" 9>&-
+    if [ "$for_nfs" = yes ]; then
+        without_services apt_install "${packages[@]}" 9>&-
+    else
+        apt_install "${packages[@]}" 9>&-
+    fi
     # An old Java or Python that comes first on PATH hides the new one.
     look_around
     if [ "${#required[@]}" -gt 0 ]; then
@@ -237,3 +318,5 @@ if ! venv_is_current; then
     fi
     wanted_stamp >"$STAMP"
 fi
+
+if [ "$for_nfs" = yes ] && ! kernel_is_there; then fetch_kernel; fi

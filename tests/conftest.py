@@ -19,6 +19,8 @@ from sharedcache.adapters.zookeeper_server import (
 from tests.support import EXTERNAL_SERVER, ExternalServer, restore
 from tests.support.cluster import Cluster
 from tests.support.inprocess import Site
+from tests.support.nfs.needs import missing
+from tests.support.nfs.rig import Rig
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -26,14 +28,18 @@ if TYPE_CHECKING:
 
 _LOG_LINES = 60
 
+NFS = "SHAREDCACHE_NFS"
+"""Set in the environment to run what needs an NFS server and two guests."""
+
 # The private servers of this session, by the name of their fixture.
-_SERVERS = pytest.StashKey[dict[str, PrivateServer | PrivateEnsemble]]()
+_SERVERS = pytest.StashKey[dict[str, PrivateServer | PrivateEnsemble | Rig]]()
 
 # What a test marks itself with by using a fixture, so that `-m "not zookeeper"`
 # leaves out every test that would start a server.
 _MARKS_OF_FIXTURE = {
     "zookeeper": ("zookeeper",),
     "ensemble": ("zookeeper", "ensemble"),
+    "nfs": ("nfs",),
 }
 
 
@@ -58,6 +64,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("must run as root")
     if item.get_closest_marker("qemu") and shutil.which("qemu-img") is None:
         pytest.skip("qemu-img is missing: install the package qemu-utils")
+    if item.get_closest_marker("nfs") and NFS not in os.environ:
+        pytest.skip("needs an NFS server and two guests: run `make test-nfs`")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -70,7 +78,7 @@ def pytest_runtest_makereport(
     if report.failed:
         for fixture, server in item.config.stash[_SERVERS].items():
             if fixture in getattr(item, "fixturenames", ()):
-                section = f"zookeeper log ({fixture}, {report.when})"
+                section = f"server log ({fixture}, {report.when})"
                 report.sections.append((section, server.log_tail(_LOG_LINES)))
     return report
 
@@ -124,12 +132,27 @@ def ensemble(
         yield servers
 
 
+@pytest.fixture(scope="session")
+def nfs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Rig]:
+    """Run an NFSv4.1 server, and two guests that have mounted its directory."""
+    why = missing()
+    if why is not None:
+        # Who asks for these tests is not served by a run that skips them.
+        pytest.fail(f"{why}; scripts/bootstrap.sh --nfs installs what is needed")
+    rig = Rig(tmp_path_factory.mktemp("nfs"))
+    request.config.stash[_SERVERS]["nfs"] = rig
+    with rig:
+        yield rig
+
+
 @pytest.fixture(autouse=True)
 def _restored_servers(request: pytest.FixtureRequest) -> Iterator[None]:
     """Put right the shared servers that a test may have killed or frozen."""
     yield
     for fixture, server in request.config.stash[_SERVERS].items():
-        if fixture in request.fixturenames:
+        if fixture in request.fixturenames and not isinstance(server, Rig):
             restore(server)
 
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
 from sharedcache.adapters.storage import DirectoryStorage
-from sharedcache.core.ports import (
-    FencedError,
-    NameExistsError,
-    NameMissingError,
-    NotEmptyStorageError,
-)
-from tests.contract.storage_world import IMAGE, LEAF, MOVED, OTHER, SECOND
+from sharedcache.core.ports import NameMissingError
+from tests.contract.storage_world import IMAGE, LEAF, OTHER, SECOND
+from tests.fault.fence_suite import DONE, FenceSuite
+from tests.fault.sharing_suite import SharingSuite
+from tests.support.clients import Clients, local_clients
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 
 class Place:
@@ -33,6 +30,34 @@ class Place:
         self.control = self.base / ".sharedcache"
         self.base.mkdir()
         self.storage = DirectoryStorage(str(self.base))
+
+
+@pytest.fixture(scope="module")
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
+    """Start two processes on one directory of this machine."""
+    with local_clients(tmp_path_factory.mktemp("clients")) as made:
+        yield made
+
+
+class TestLocalFence(FenceSuite):
+    """The fence of a local file system."""
+
+    late_link = "FencedError"
+    answers: ClassVar = {
+        "rename into it, by path": (DONE, DONE, "ENOENT", "ENOTDIR"),
+        "rename into it, by descriptor": (DONE, DONE, "ENOENT", "ENOENT"),
+        "link into it, by descriptor": (DONE, DONE, "ENOENT", "ENOENT"),
+        "create in it, by descriptor": (DONE, DONE, "ENOENT", "ENOENT"),
+        "unlink from it, by path": (DONE, "ENOENT", "ENOENT", "ENOTDIR"),
+        "unlink from it, by descriptor": (DONE, "ENOENT", "ENOENT", "ENOENT"),
+        "rename out of it, by descriptor": (DONE, "ENOENT", "ENOENT", "ENOENT"),
+        "link out of it, by descriptor": (DONE, "ENOENT", "ENOENT", "ENOENT"),
+        "mkdir of it, by path": ("EEXIST", "EEXIST", DONE, "EEXIST"),
+    }
+
+
+class TestLocalSharing(SharingSuite):
+    """What else the protocol relies on, of a local file system."""
 
 
 @pytest.fixture
@@ -48,143 +73,22 @@ def _bind(place: Place) -> DirectoryStorage:
     return place.storage
 
 
-class _Late:
-    """A deposed leader with its epoch's directory open, as NFS clients have it."""
-
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self.epoch = os.open(place.control / "epochs/5", os.O_RDONLY)
-        self.base = os.open(place.base, os.O_RDONLY)
-
-    def close(self) -> None:
-        os.close(self.epoch)
-        os.close(self.base)
-
-    def by_descriptor(self) -> list[int]:
-        """Try everything through the open descriptor; return the refusals."""
-        base, epoch = self.base, self.epoch
-        return [
-            _refusal(
-                lambda: os.rename(OTHER, SECOND, src_dir_fd=base, dst_dir_fd=epoch)
-            ),
-            _refusal(lambda: os.unlink(LEAF, dir_fd=epoch)),
-            _refusal(lambda: os.mkdir("x", dir_fd=epoch)),
-            _refusal(lambda: os.link(OTHER, SECOND, src_dir_fd=base, dst_dir_fd=epoch)),
-        ]
-
-    def by_path(self) -> list[int]:
-        """Try everything by path; return the refusals."""
-        epoch = self.place.control / "epochs/5"
-        return [
-            _refusal(lambda: (self.place.base / OTHER).rename(epoch / SECOND)),
-            _refusal((epoch / LEAF).unlink),
-            _refusal(epoch.mkdir),
-        ]
-
-
-def _refusal(call: Callable[[], object]) -> int:
-    try:
-        call()
-    except OSError as error:
-        return error.errno or 0
-    return 0
-
-
-@contextmanager
-def _deposed(place: Place) -> Iterator[_Late]:
-    storage = _bind(place)
-    storage.epoch_make(5)
-    (place.base / IMAGE).write_bytes(b"content")
-    (place.base / OTHER).write_bytes(b"used")
-    storage.quarantine(IMAGE, 5, LEAF)
-    late = _Late(place)
-    try:
-        yield late
-    finally:
-        late.close()
-
-
-def test_fence(place: Place) -> None:
-    """Emptied, removed and replaced by a file: every late step is refused."""
-    with _deposed(place) as late:
-        storage = place.storage
-        storage.epoch_make(6)
-        with pytest.raises(NotEmptyStorageError):
-            storage.epoch_remove(5)
-        storage.epoch_move(5, LEAF, 6, MOVED)
-        storage.epoch_remove(5)
-        storage.epoch_seal(5)
-        assert late.by_descriptor() == [errno.ENOENT] * 4
-        assert late.by_path() == [errno.ENOTDIR, errno.ENOTDIR, errno.EEXIST]
-        with pytest.raises(NameExistsError):
-            storage.epoch_make(5)
-        assert storage.epochs() == {5: True, 6: False}
-        assert storage.epoch_list(6) == [MOVED]
-    assert (place.base / OTHER).read_bytes() == b"used"
-
-
-def test_renamed_directory_is_no_fence(place: Place) -> None:
-    """Why the directory is removed: an open descriptor follows a rename."""
-    with _deposed(place) as late:
-        epochs = place.control / "epochs"
-        (epochs / "5").rename(epochs / "5.sealed")
-        assert late.by_descriptor()[0] == 0
-        assert (epochs / "5.sealed" / SECOND).exists()
-
-
-@pytest.mark.parametrize("sealed", [False, True])
-@pytest.mark.parametrize("step", ["quarantine", "purge", "restore"])
-def test_fence_in_the_middle_of_a_call(
-    place: Place, monkeypatch: pytest.MonkeyPatch, step: str, *, sealed: bool
-) -> None:
-    """A leader that stops between opening its epoch and acting is fenced too.
-
-    The local file system answers ENOENT there, and it must not be taken for a
-    missing entry.
-    """
-    with _deposed(place):
-        late = place.storage
-        successor = DirectoryStorage(str(place.base))
-        system = {"quarantine": "rename", "purge": "unlink", "restore": "link"}[step]
-        real = getattr(os, system)
-
-        def stopping(*arguments: object, **options: object) -> object:
-            monkeypatch.setattr(os, system, real)
-            successor.epoch_make(6)
-            successor.epoch_move(5, LEAF, 6, MOVED)
-            successor.epoch_remove(5)
-            if sealed:
-                successor.epoch_seal(5)
-            return real(*arguments, **options)
-
-        monkeypatch.setattr(os, system, stopping)
-        calls: dict[str, Callable[[], object]] = {
-            "quarantine": lambda: late.quarantine(OTHER, 5, SECOND),
-            "purge": lambda: late.purge(5, LEAF),
-            "restore": lambda: late.restore(5, LEAF, IMAGE),
-        }
-        with successor:
-            with pytest.raises(FencedError):
-                calls[step]()
-            assert successor.epoch_list(6) == [MOVED]
-            assert successor.facts(IMAGE) is None
-        assert (place.base / OTHER).read_bytes() == b"used"
-
-
 def test_entry_that_goes_in_the_middle_of_a_call(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the epoch stands, ENOENT is about the entry."""
-    with _deposed(place):
-        real = os.rename
+    storage = _bind(place)
+    storage.epoch_make(5)
+    (place.base / OTHER).write_bytes(b"used")
+    real = os.rename
 
-        def late(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
-            (place.base / OTHER).unlink()
-            real(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+    def late(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        (place.base / OTHER).unlink()
+        real(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
-        monkeypatch.setattr(os, "rename", late)
-        with pytest.raises(NameMissingError):
-            place.storage.quarantine(OTHER, 5, SECOND)
+    monkeypatch.setattr(os, "rename", late)
+    with pytest.raises(NameMissingError):
+        storage.quarantine(OTHER, 5, SECOND)
 
 
 # Locks of another process.
