@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.contract.storage_world import IMAGE, OTHER
-from tests.fault.fence_suite import DONE, Scene
+from tests.fault.fence_suite import DONE, EPOCH, Scene
 from tests.fault.sharing_suite import SharingSuite
 from tests.support.hands import given_bytes
 from tests.support.nfs.guest import MOUNT
@@ -150,6 +150,25 @@ class TestNfsSharing(SharingSuite):
                 else:
                     seen = scene.must(client, look, 5, leaf)
                 assert seen["inode"] == fetched
+
+    def test_renamed_name_leads_a_client_astray(self, scene: Scene) -> None:
+        """Why the adapter looks a new name up: the cache is wrong for longer.
+
+        A bare rename through a cached name leaves this client with the old
+        file under the new name, past the lifetime of names, since nobody else
+        changes the directory.
+        """
+        self._rename_away(scene)
+        scene.successor.ask("put", OTHER, "fetched again")
+        leaf = f"{OTHER}.y"
+        assert scene.late.ask("system", "rename", OTHER, f"{EPOCH}/{leaf}") == DONE
+        truth = scene.successor.ask("writable_facts", 5, leaf)
+        first, last, _ = scene.late.ask(
+            "until", truth, 2 * NAME_CACHE_S, "writable_facts", 5, leaf
+        )
+        assert (first[0], truth[0]) == (DONE, DONE)
+        # Were it otherwise, the adapter could leave its lookup out.
+        assert last == first != truth
 
     @staticmethod
     def _rename_away(scene: Scene) -> None:
