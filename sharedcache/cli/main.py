@@ -29,6 +29,7 @@ _LAZY = {
     "resume": f"{_COMMANDS}.operator:resume",
     "approve": f"{_COMMANDS}.operator:approve",
     "recover": f"{_COMMANDS}.recover:recover",
+    "standalone": f"{_COMMANDS}.standalone:standalone",
     "demo": "sharedcache.cli.demo.command:demo",
 }
 

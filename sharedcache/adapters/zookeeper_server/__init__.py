@@ -22,6 +22,7 @@ from sharedcache.adapters.zookeeper_server.ports import (
     LOOPBACK,
     four_letter_word,
     free_ports,
+    is_free,
 )
 from sharedcache.adapters.zookeeper_server.server import (
     START_DEADLINE_S,
@@ -51,6 +52,7 @@ __all__ = [
     "find_java",
     "four_letter_word",
     "free_ports",
+    "is_free",
     "render_config",
     "start_child",
 ]

@@ -25,6 +25,22 @@ def four_letter_word(port: int, word: str) -> str:
     return answer.decode("utf-8", "replace")
 
 
+def is_free(port: int) -> bool:
+    """Tell whether a server could listen at a loopback port now.
+
+    Connections of an earlier server there that the kernel still remembers do
+    not count, as they do not for ZooKeeper.
+    """
+    with socket.socket() as candidate:
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            candidate.bind((LOOPBACK, port))
+            candidate.listen(1)
+        except OSError:
+            return False
+    return True
+
+
 def free_ports(count: int) -> list[int]:
     """Choose `count` different TCP ports that are free on loopback now.
 

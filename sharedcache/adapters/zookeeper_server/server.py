@@ -98,6 +98,11 @@ class PrivateServer:
         return self.pid is not None
 
     @property
+    def exit_code(self) -> int | None:
+        """What the JVM ended with, negative for a signal; None before it ended."""
+        return None if self._process is None else self._process.poll()
+
+    @property
     def wanted(self) -> bool:
         """Whether it is meant to run: started, and not stopped or killed by us."""
         return self._wanted

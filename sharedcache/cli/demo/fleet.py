@@ -23,6 +23,7 @@ from sharedcache.adapters.zookeeper_server import (
     ServerSpec,
     start_child,
 )
+from sharedcache.cli.children import environment, ini
 from sharedcache.cli.demo.pace import Pace
 from sharedcache.cli.demo.world import NODES, World
 
@@ -242,27 +243,6 @@ class Fleet:
         path = self.world.root / f"{name}.conf"
         path.write_text(ini({"sharedcache": shared, **sections}), "utf-8")
         return path
-
-
-def ini(sections: Mapping[str, Mapping[str, object]]) -> str:
-    """Write settings as an INI file."""
-    lines: list[str] = []
-    for section, settings in sections.items():
-        lines.append(f"[{section}]")
-        for key, value in settings.items():
-            # A dollar begins a reference to another setting, two are a dollar.
-            lines.append(f"{key} = {str(value).replace('$', '$$')}")
-    return "\n".join([*lines, ""])
-
-
-def environment(**more: str) -> dict[str, str]:
-    """Return the environment for the demo's processes.
-
-    The viewer's own settings of this program must not lead them to the
-    viewer's own cluster.
-    """
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("SHAREDCACHE_")}
-    return {**kept, "PYTHONUNBUFFERED": "1", **more}
 
 
 def _end(process: subprocess.Popen[bytes], until: float) -> int:

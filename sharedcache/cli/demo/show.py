@@ -17,8 +17,9 @@ from sharedcache.adapters.zookeeper_server import (
     ZooKeeperUnavailable,
     find_installation,
 )
+from sharedcache.cli.children import environment
 from sharedcache.cli.demo import removal, rollout
-from sharedcache.cli.demo.fleet import Fleet, FleetError, environment
+from sharedcache.cli.demo.fleet import Fleet, FleetError
 from sharedcache.cli.demo.pace import Pace, in_words, scaled
 from sharedcache.cli.demo.screen import Column, Screen
 from sharedcache.cli.demo.stage import NotSeenError, Stage

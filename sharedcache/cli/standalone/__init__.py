@@ -1,0 +1,1 @@
+"""``sharedcache standalone``: one host, with a private ZooKeeper of its own."""
