@@ -46,6 +46,7 @@ class Display:
     title: str
     console: Console = field(default_factory=lambda: _Quiet(highlight=False))
     _live: Live | None = None
+    _last: dict[str, str] = field(default_factory=dict)
     _acts: deque[str] = field(default_factory=lambda: deque(maxlen=_ACTS))
 
     @property
@@ -60,8 +61,17 @@ class Display:
             line = Text(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
         self.console.print(line, soft_wrap=True)
 
-    def act(self, part: str, acts: Sequence[str]) -> None:
-        """Tell what a part did: in the table, or a line each."""
+    def act(self, part: str, told: Sequence[str]) -> None:
+        """Tell what a part did: in the table, or a line each.
+
+        What is said again and again, while something is away, is said once.
+        """
+        acts = []
+        for one in told:
+            text = one.partition(" ")[2]
+            if self._last.get(part) != text:
+                self._last[part] = text
+                acts.append(one)
         self._acts.extend(acts)
         if self.terminal:
             return

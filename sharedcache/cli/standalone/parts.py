@@ -99,7 +99,9 @@ class Daemon:
                 process.wait()
                 return False
             time.sleep(_POLL_S)
-        return process.returncode == 0
+        # One that was only just started has not begun to listen to signals, and
+        # has not begun anything else either.
+        return process.returncode in {0, -signal.SIGTERM}
 
 
 def daemon(

@@ -94,8 +94,8 @@ class Supervisor:
             return
         one.due, one.since = None, self.clock()
         one.restarts += 1
-        self.tell(f"{one.part.name} was started again, process {one.part.pid}")
         self._note()
+        self.tell(f"{one.part.name} was started again, process {one.part.pid}")
 
     def _note(self) -> None:
         running = {
