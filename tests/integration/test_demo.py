@@ -19,7 +19,7 @@ from sharedcache.adapters.zookeeper_server import (
 )
 from tests.support import eventually
 
-DEMO_S = 150.0
+DEMO_S = 240.0
 """How long a demo may take on a busy machine, in seconds."""
 
 pytestmark = [

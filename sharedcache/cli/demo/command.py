@@ -28,7 +28,9 @@ def demo(*, ensemble: bool, keep: bool, pause: bool) -> None:
     A private ZooKeeper, three agents and two cleaners, all of them real, go
     through a mixed-version rollout in a temporary directory: the gate is
     closed by a node with the old kernel naming, the node is upgraded, the
-    rollout finalized, unused files are quarantined, confirmed and purged.
+    rollout finalized, unused files are quarantined, confirmed and purged. Then
+    things go wrong: a host is lost, the leader is killed, a quarantined file is
+    wanted again, and an operator gives the lost host up.
     Every claim is checked on the files and on `sharedcache status`.
 
     Takes less than a minute, needs Java, ZooKeeper and qemu-img, and leaves

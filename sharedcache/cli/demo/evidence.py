@@ -12,7 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharedcache.cli.demo.world import GUESTS, Guest, World, WorldError, qemu_img
+from sharedcache.cli.demo.world import (
+    GUESTS,
+    LEFT_NODES,
+    Guest,
+    World,
+    WorldError,
+    qemu_img,
+)
 
 _CONTROL = ".sharedcache"
 _BLOCK_BYTES = 512
@@ -57,6 +64,21 @@ def list_quarantine(base: Path) -> dict[str, int]:
     return found
 
 
+def quarantined_by(base: Path, name: str) -> set[int]:
+    """Tell in which epochs' directories a name lies in quarantine."""
+    epochs = base / _CONTROL / "epochs"
+    found = (path for path in epochs.glob("*/*"))
+    return {
+        int(path.parent.name) for path in found if path.name.rsplit(".", 2)[0] == name
+    }
+
+
+def sealed_epochs(base: Path) -> set[int]:
+    """Tell which epochs are sealed: a regular file is where a directory was."""
+    epochs = (base / _CONTROL / "epochs").iterdir()
+    return {int(path.name) for path in epochs if path.is_file()}
+
+
 def measure(base: Path) -> dict[str, int]:
     """Tell how many bytes each file takes on the file system, quarantine included.
 
@@ -94,15 +116,17 @@ class Chain:
 
 
 def read_chains(world: World, digests: Mapping[str, str]) -> list[Chain]:
-    """Open every guest's disk and compare its base with ``digests``.
+    """Open the disk of every guest whose host is there, as ``read_chain`` does."""
+    left = (guest for guest in GUESTS if guest.node in LEFT_NODES)
+    return [read_chain(world, guest, digests) for guest in left]
+
+
+def read_chain(world: World, guest: Guest, digests: Mapping[str, str]) -> Chain:
+    """Open a guest's disk and compare its base with ``digests``.
 
     ``trouble`` is empty where the chain opens, ends in the file that the guest
     was made on, and that file has the content that it had.
     """
-    return [_read_chain(world, guest, digests) for guest in GUESTS]
-
-
-def _read_chain(world: World, guest: Guest, digests: Mapping[str, str]) -> Chain:
     try:
         told = qemu_img(
             "info", "--backing-chain", "--output", "json", str(world.disk(guest))

@@ -147,6 +147,12 @@ class Fleet:
         until = time.monotonic() + _STOP_S
         return {daemon.name: _end(daemon.process, until) for daemon in leaving}
 
+    def kill(self, name: str) -> int:
+        """End a daemon and its helpers with SIGKILL; return its exit code."""
+        process = self._daemons.pop(name).process
+        os.killpg(process.pid, signal.SIGKILL)
+        return process.wait()
+
     def log_of(self, name: str) -> str:
         """Return what a daemon has logged so far."""
         return (self.world.logs / f"{name}.log").read_text("utf-8", "replace")

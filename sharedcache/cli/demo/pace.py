@@ -25,6 +25,7 @@ class Pace:
     pass_interval_s: float = 1.0
     round_interval_s: float = 1.0
     grace_s: float = 6.0
+    session_timeout_s: float = 4.0
     patience_s: float = 60.0
 
     def agent(self) -> dict[str, float]:
@@ -32,6 +33,7 @@ class Pace:
         return {
             "report_interval_s": self.report_interval_s,
             "touch_interval_s": self.touch_interval_s,
+            "session_timeout_s": self.session_timeout_s,
         }
 
     def cleaner(self) -> dict[str, float]:
@@ -40,6 +42,7 @@ class Pace:
             "pass_interval_s": self.pass_interval_s,
             "round_interval_s": self.round_interval_s,
             "grace_s": self.grace_s,
+            "session_timeout_s": self.session_timeout_s,
         }
 
 
@@ -56,6 +59,7 @@ class Scaled:
 _WHY = {
     "report_interval_s": "a node looks this often",
     "touch_interval_s": "longer, so that a file in use stays visibly old",
+    "session_timeout_s": "who says nothing for so long is gone",
     "pass_interval_s": "the leader looks at every file this often",
     "round_interval_s": "least time between two rounds",
     "grace_s": "how long a quarantined file can be restored at least",

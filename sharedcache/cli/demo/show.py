@@ -18,7 +18,7 @@ from sharedcache.adapters.zookeeper_server import (
     find_installation,
 )
 from sharedcache.cli.children import environment
-from sharedcache.cli.demo import removal, rollout
+from sharedcache.cli.demo import removal, rollout, trouble
 from sharedcache.cli.demo.fleet import Fleet, FleetError
 from sharedcache.cli.demo.pace import Pace, in_words, scaled
 from sharedcache.cli.demo.screen import Column, Screen
@@ -100,7 +100,7 @@ def _fitting(pace: Pace, root: Path, screen: Screen) -> Pace:
 
 def _run(stage: Stage) -> int:
     """Tell the story, then say what of it was observed."""
-    trouble = ""
+    why = ""
     try:
         _introduce(stage)
         _story(stage)
@@ -114,9 +114,9 @@ def _run(stage: Stage) -> int:
         ValueError,
     ) as error:
         # Whatever it was, the claims that were not reached fail the demo.
-        trouble = str(error) or type(error).__name__
-    _conclude(stage, trouble)
-    return FAILED if trouble or stage.claims.failed else DONE
+        why = str(error) or type(error).__name__
+    _conclude(stage, why)
+    return FAILED if why or stage.claims.failed else DONE
 
 
 def _introduce(stage: Stage) -> None:
@@ -152,10 +152,13 @@ def _story(stage: Stage) -> None:
     rollout.show_closed_gate(stage, start)
     rollout.show_rollout(stage)
     removal.show_removal(stage, start)
+    trouble.show_lost_host(stage)
+    trouble.show_killed_leader(stage, start)
+    trouble.show_expunge(stage)
     removal.show_sums(stage, start)
 
 
-def _conclude(stage: Stage, trouble: str) -> None:
+def _conclude(stage: Stage, why: str) -> None:
     screen = stage.screen
     screen.table(
         (Column("Claim"), Column("Observed"), Column("By")),
@@ -166,7 +169,7 @@ def _conclude(stage: Stage, trouble: str) -> None:
         title="What was claimed, and what was observed",
     )
     failed = stage.claims.failed
-    if not failed and not trouble:
+    if not failed and not why:
         screen.say("Every claim was observed.", style="bold green")
         return
     for name, tail in stage.fleet.tails():
@@ -174,8 +177,8 @@ def _conclude(stage: Stage, trouble: str) -> None:
         screen.lines(tail)
     for claim in failed:
         screen.complain(f"Not observed: {claim.value}")
-    if trouble:
-        screen.complain(f"The demo stopped: {trouble}")
+    if why:
+        screen.complain(f"The demo stopped: {why}")
 
 
 @contextmanager

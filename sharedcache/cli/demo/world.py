@@ -23,6 +23,11 @@ NODES = ("compute-1", "compute-2", "compute-3")
 OLD_NODE = "compute-3"
 """The node whose agent still stores kernels under their raw ids at first."""
 
+LOST_NODE = "compute-2"
+"""The node whose host is lost in the end."""
+
+LEFT_NODES = ("compute-1", "compute-3")
+
 CLEANERS = ("cleaner-1", "cleaner-2")
 
 _KIB = 1024
@@ -148,6 +153,9 @@ GUESTS = (
     Guest("db-1", OLD_NODE, hashed("ubuntu")),
 )
 
+AWAY = GUESTS[-1]
+"""The guest that is moved off its node for a while; it alone uses its base."""
+
 _BOOTS: Mapping[str, Mapping[str, list[str]]] = {
     "compute-1": {
         "kernels": [image_id("kernel-6")],
@@ -199,6 +207,16 @@ class World:
     def disk(self, guest: Guest) -> Path:
         """Return a guest's disk, the top of its backing chain."""
         return self.instances(guest.node) / guest.uuid / "disk"
+
+    def put_away(self, guest: Guest) -> None:
+        """Move a guest's directory off its node; raises ``OSError``."""
+        away = self.root / "away"
+        away.mkdir()
+        self.disk(guest).parent.rename(away / guest.uuid)
+
+    def bring_back(self, guest: Guest) -> None:
+        """Move a guest's directory back; raises ``OSError``."""
+        (self.root / "away" / guest.uuid).rename(self.disk(guest).parent)
 
     def make(self) -> None:
         """Make everything; raises ``WorldError`` or ``OSError``."""
