@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -181,12 +182,14 @@ class Host:
             check=False,
         )
 
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run an operator's command, with the settings as the operator is told."""
+        settings = str(self.data / "sharedcache.conf")
+        return self.run(*arguments, SHAREDCACHE_CONFIG=settings)
+
     def status(self) -> Any:
         """Ask as the operator is told to."""
-        done = self.run(
-            *("status", "-f", "json"),
-            SHAREDCACHE_CONFIG=str(self.data / "sharedcache.conf"),
-        )
+        done = self.command("status", "-f", "json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -313,6 +316,24 @@ class TestRunning:
             host.awaits_purge(host.put(1))
             assert host.stop() == 0
 
+    def test_lost_zookeeper_data_can_be_recovered(self, host: Host) -> None:
+        """A ZooKeeper that lost all removes nothing, and waits for an operator."""
+        host.start()
+        host.awaits_purge(host.put(1))
+        assert host.stop() == 0
+        (host.data / "zookeeper").rename(host.root / "lost")
+        kept = host.put(2)
+        host.start(sources=False)
+        assert "Nothing is removed:" in host.output.read_text()
+        assert "sharedcache recover" in host.output.read_text()
+        codes = {one["code"] for one in host.status()["gate"]["reasons"]}
+        assert "cluster-mismatch" in codes
+        assert kept.exists()
+        done = host.command("recover", "--yes")
+        assert done.returncode == 0, done.stderr
+        host.awaits_purge(kept)
+        assert host.stop() == 0
+
     def test_second_start_is_refused_with_who_runs(self, host: Host) -> None:
         """Two on one data directory never run; the second names the first."""
         host.start()
@@ -345,6 +366,42 @@ class TestRunning:
         assert host.data.stat().st_mode & 0o77 == 0
         assert {one.name for one in readable} <= {"lock"}
 
+    def test_terminal_shows_a_table(self, host: Host) -> None:
+        """Somebody who watches sees gate, files, quarantine, parts and last acts."""
+        terminal, inside = os.openpty()
+        host.put(1)
+        host.process = subprocess.Popen(
+            [
+                *(sys.executable, "-c", _PROGRAM, "standalone", f"--data={host.data}"),
+                *(*host.sources, *(f"--set={one}" for one in _FAST)),
+            ],
+            env=host.environ() | {"TERM": "xterm", "COLUMNS": "120", "LINES": "40"},
+            stdin=subprocess.DEVNULL,
+            stdout=inside,
+            stderr=inside,
+            process_group=0,
+        )
+        os.close(inside)
+        seen = ""
+
+        def shown() -> bool:
+            nonlocal seen
+            seen += os.read(terminal, 65536).decode("utf-8", "replace")
+            words = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen)
+            table = words.rpartition("sharedcache standalone\r\n")[2]
+            return (
+                re.search(r"gate +open\b", table) is not None
+                and re.search(r"in quarantine +0 files", table) is not None
+                and re.search(r"cleaner +process \d+", table) is not None
+                and "purged file=" in table
+            )
+
+        try:
+            eventually(shown, _MEND_S, "the table shows an open gate and a purge")
+            assert host.stop() == 0
+        finally:
+            os.close(terminal)
+
 
 @pytest.mark.zookeeper
 class TestRefusals:
@@ -361,17 +418,6 @@ class TestRefusals:
         assert "belongs to cluster standalone-" in done.stderr
         assert sorted(host.base.rglob("*")) == kept
         assert not (other / "zookeeper").exists()
-
-    def test_lost_zookeeper_data_is_refused(self, host: Host) -> None:
-        """A ZooKeeper that knows nothing of the directory's past does not act on it."""
-        host.start()
-        host.awaits_purge(host.put(1))
-        assert host.stop() == 0
-        (host.data / "zookeeper").rename(host.root / "lost")
-        done = host.run("standalone", f"--data={host.data}")
-        assert done.returncode == 3
-        assert "did it lose its data" in done.stderr
-        host.nothing_left()
 
     def test_other_base_than_last_time_is_refused(self, host: Host) -> None:
         """One data directory serves one cache directory."""

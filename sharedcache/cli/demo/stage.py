@@ -85,7 +85,10 @@ class Stage:
     def show_gate(self, status: Mapping[str, Any]) -> None:
         """Print whether the gate is open, and every reason why not."""
         gate = status["gate"]
-        self.screen.say(f"The gate is {'open' if gate['open'] else 'CLOSED'}.")
+        how = "open" if gate["open"] else "CLOSED"
+        if gate["open"] and not gate["purge_open"]:
+            how = "open for quarantine, CLOSED for purging"
+        self.screen.say(f"The gate is {how}.")
         if gate["reasons"]:
             self.screen.table(
                 (Column("Code"), Column("Closes"), Column("Subject"), Column("What")),

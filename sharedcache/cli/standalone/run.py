@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
+from sharedcache import ledger
 from sharedcache.adapters.settings import Settings
 from sharedcache.adapters.storage import DirectoryStorage
 from sharedcache.adapters.systemd import notify
@@ -23,7 +24,7 @@ from sharedcache.adapters.zookeeper_server import (
     free_ports,
     is_free,
 )
-from sharedcache.cleaner.finalize import Founded, found
+from sharedcache.cleaner.finalize import Founded, RefusedError, found
 from sharedcache.cli import wiring
 from sharedcache.cli.failure import Failure, RefusedFailure
 from sharedcache.cli.standalone import choice as chosen
@@ -216,7 +217,10 @@ class Standalone:
             for name, module in modules.items()
         ]
 
-    def _say_founded(self, done: Founded) -> None:
+    def _say_founded(self, done: Founded | str) -> None:
+        if isinstance(done, str):
+            self.display.say(f"Nothing is removed: {done}", style="red")
+            return
         if not done.created:
             self.display.say(f"Going on with cluster {done.cluster.name}")
             return
@@ -269,7 +273,17 @@ class Standalone:
             self.display.act(part.name, told)
 
 
-def _found(settings: Settings, watch: Watch) -> Founded:
-    """Bind directory and tree to one identity, or see that they are."""
+def _found(settings: Settings, watch: Watch) -> Founded | str:
+    """Bind directory and tree to one identity, or see that they are.
+
+    Where ZooKeeper lost its data, that is told and not refused: with the parts
+    running nothing is removed, and an operator can recover.
+    """
+    session = watch.session
     with DirectoryStorage(settings.require_base()) as storage:
-        return found(watch.session, storage, settings.cluster, uuid.uuid4().hex, None)
+        try:
+            return found(session, storage, settings.cluster, uuid.uuid4().hex, None)
+        except RefusedError as error:
+            if ledger.cluster_of(session.get(ledger.IDENTITY)) is not None:
+                raise
+            return str(error)
