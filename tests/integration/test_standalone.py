@@ -25,6 +25,7 @@ from sharedcache.adapters.zookeeper_server import (
     is_free,
 )
 from sharedcache.cli.failure import SettingsFailure
+from sharedcache.cli.standalone import parts
 from sharedcache.cli.standalone.backoff import Backoff
 from sharedcache.cli.standalone.logs import LogFile
 from sharedcache.cli.standalone.parts import Daemon
@@ -529,6 +530,8 @@ class TestSupervisor:
         supervisor, told, noted = self._supervised(tmp_path, code)
         log = tmp_path / "agent.log"
         eventually(lambda: "deaf" in log.read_text(), 30.0, "it is deaf")
+        began = time.monotonic()
         assert not supervisor.stop(lambda: True)
+        assert time.monotonic() - began < parts.STOP_S / 2
         assert "did not stop in order: it was killed by SIGKILL" in told[0]
         assert not Path(f"/proc/{noted[0]['agent']}").exists()

@@ -17,7 +17,7 @@ from sharedcache.cli.children import environment
 from sharedcache.cli.standalone.logs import LogFile
 
 _POLL_S = 0.05
-_STOP_S = 20.0
+STOP_S = 20.0
 """How long a daemon may take to stop in order, in seconds."""
 
 WRONG_SETTINGS = 2
@@ -91,7 +91,7 @@ class Daemon:
         if process is None or process.poll() is not None:
             return True
         process.terminate()
-        until = time.monotonic() + _STOP_S
+        until = time.monotonic() + STOP_S
         while process.poll() is None:
             if hurry() or time.monotonic() >= until:
                 with suppress(ProcessLookupError):
