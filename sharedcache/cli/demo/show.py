@@ -152,8 +152,8 @@ def _story(stage: Stage) -> None:
     rollout.show_closed_gate(stage, start)
     rollout.show_rollout(stage)
     removal.show_removal(stage, start)
-    trouble.show_lost_host(stage)
-    trouble.show_killed_leader(stage, start)
+    trouble.show_loss(stage)
+    trouble.show_restore(stage, start)
     trouble.show_expunge(stage)
     removal.show_sums(stage, start)
 

@@ -19,7 +19,7 @@ from sharedcache.cli.demo.evidence import (
 from sharedcache.cli.demo.fleet import nodes_of
 from sharedcache.cli.demo.rollout import REFUSED_CODE
 from sharedcache.cli.demo.screen import Waiting
-from sharedcache.cli.demo.stage import Stage, Start, reasons_of, spelled
+from sharedcache.cli.demo.stage import NotSeenError, Stage, Start, reasons_of, spelled
 from sharedcache.cli.demo.world import (
     AWAY,
     CLEANERS,
@@ -31,10 +31,14 @@ from sharedcache.cli.demo.world import (
 MISSING = ("node-missing", LOST_NODE)
 
 
-def show_lost_host(stage: Stage) -> None:
-    """Step 5: a host is lost, with a file in quarantine that it has not confirmed."""
+def show_loss(stage: Stage) -> None:
+    """Step 5: a host and the leader are lost, with a file in quarantine."""
     screen, fleet, world = stage.screen, stage.fleet, stage.world
-    screen.step(5, f"{LOST_NODE} is lost: nothing is purged any more")
+    screen.step(5, f"{LOST_NODE} and the leader are lost: nothing is purged any more")
+    before = stage.status()
+    leader, epoch = fleet.named(before["leader"]), before["epoch"]
+    if leader is None:
+        raise NotSeenError("nobody leads")
     world.put_away(AWAY)
     screen.say(
         f"{AWAY.name}'s directory was moved off {AWAY.node}: nobody uses ubuntu, "
@@ -42,9 +46,10 @@ def show_lost_host(stage: Stage) -> None:
     )
     stage.wait_for("the leader quarantines it", lambda _: _is_away(stage))
     # At once, before its agent has looked again: without it nothing is confirmed.
-    code = fleet.kill(LOST_NODE)
-    screen.say(f"{LOST_NODE}'s agent was killed (exit code {code}), and stays away.")
-    stage.wait_for("its session ends", lambda w: _missing(stage, w))
+    for name in (LOST_NODE, leader):
+        code = fleet.kill(name)
+        screen.say(f"{name} was killed with SIGKILL (exit code {code}).")
+    stage.wait_for("their sessions end", lambda w: _missing(stage, w))
     status = stage.status()
     stage.show_gate(status)
     gate = status["gate"]
@@ -53,6 +58,7 @@ def show_lost_host(stage: Stage) -> None:
         gate["open"] and not gate["purge_open"] and reasons_of(status) == {MISSING},
         f"{spelled(reasons_of(status))}; quarantine open, purging closed",
     )
+    _check_takeover(stage, leader, epoch)
 
 
 def _is_away(stage: Stage) -> bool:
@@ -66,24 +72,10 @@ def _missing(stage: Stage, waiting: Waiting) -> bool:
     return bool(nodes["missing"])
 
 
-def show_killed_leader(stage: Stage, start: Start) -> None:
-    """Step 6: the leader is killed too, and the quarantined file is wanted again."""
-    stage.screen.step(6, "The leader is killed, and the file is wanted again")
-    _kill_leader(stage)
-    _bring_back(stage, start)
-
-
-def _kill_leader(stage: Stage) -> None:
-    """Kill the leader outright and wait for the other cleaner to take over."""
+def _check_takeover(stage: Stage, leader: str, epoch: int) -> None:
+    """Wait for the other cleaner to take over, and look at what it sealed."""
     screen, fleet, base = stage.screen, stage.fleet, stage.world.base
-    before = stage.status()
-    leader, epoch = fleet.named(before["leader"]), before["epoch"]
-    if leader is None:
-        stage.claims.check(Claim.TAKEN_OVER, False, "nobody led")
-        return
-    code = fleet.kill(leader)
-    screen.say(f"{leader}, the leader, was killed with SIGKILL (exit code {code}).")
-    stage.wait_for("the other takes over", lambda w: _taken_over(stage, epoch, w))
+    stage.wait_for("the other cleaner leads", lambda w: _taken_over(stage, epoch, w))
     after = stage.status()
     successor = fleet.named(after["leader"])
     stage.claims.check(
@@ -113,9 +105,10 @@ def _taken_over(stage: Stage, epoch: int, waiting: Waiting) -> bool:
     return leader is not None and status["epoch"] > epoch and moved
 
 
-def _bring_back(stage: Stage, start: Start) -> None:
-    """Bring the guest back; its node's agent gives the file its name again."""
+def show_restore(stage: Stage, start: Start) -> None:
+    """Step 6: the guest is back; its node's agent gives the file its name again."""
     world, name = stage.world, AWAY.base_name
+    stage.screen.step(6, "The quarantined file is wanted again")
     world.bring_back(AWAY)
     stage.screen.say(f"{AWAY.name}'s directory is back on {AWAY.node}.")
     stage.wait_for(
