@@ -33,7 +33,7 @@ def demo(*, ensemble: bool, keep: bool, pause: bool) -> None:
     wanted again, and an operator gives the lost host up.
     Every claim is checked on the files and on `sharedcache status`.
 
-    Takes less than a minute, needs Java, ZooKeeper and qemu-img, and leaves
+    Takes about a minute, needs Java, ZooKeeper and qemu-img, and leaves
     nothing behind.  The exit code is 0 if everything was observed, else 1.
     """
     show = Show(servers=_ENSEMBLE if ensemble else 1, keep=keep, pause=pause)
