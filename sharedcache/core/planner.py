@@ -288,16 +288,7 @@ def _judge_entries(
 ) -> tuple[dict[str, tuple[str, ...]], tuple[Purging, ...]]:
     """Tell for every entry what it waits for; nothing means that it is purged."""
     heard = voices(seen.facts)
-    cache_s = max(
-        seen.name_cache_s,
-        *(r.name_cache_s for r in [*heard.speaking, *heard.final]),
-        0.0,
-    )
-    proof = Confirmation.of(heard)
-    if any(r.upto > seen.round for r in heard.speaking):
-        # A report of a round that was not raised yet: ZooKeeper went back, and
-        # the looks may have come before the renames whose rounds they cover.
-        proof = replace(proof, proven=0)
+    cache_s, proof = name_cache_s(seen, heard), proof_of(seen, heard)
     court = _Court(policy, seen, gate, heard, proof, cache_s)
     waiting: dict[str, tuple[str, ...]] = {}
     purge: list[Purging] = []
@@ -315,6 +306,27 @@ def _least_recent_entry(purging: Purging) -> tuple[int, str]:
     """Order what is purged by last use, oldest first, and equals by entry."""
     baseline = purging.entry.baseline
     return 0 if baseline is None else baseline.mtime_ns, purging.entry.entry
+
+
+def name_cache_s(seen: Observation, heard: Voices) -> float:
+    """Longest time that anybody who is relied on keeps a name cached, in seconds."""
+    return max(
+        seen.name_cache_s,
+        *(r.name_cache_s for r in [*heard.speaking, *heard.final]),
+        0.0,
+    )
+
+
+def proof_of(seen: Observation, heard: Voices) -> Confirmation:
+    """Judge what the last reports prove in this observation.
+
+    A report of a round that was not raised yet is doubt: ZooKeeper went back,
+    and the looks may have come before the renames whose rounds they cover.
+    """
+    proof = Confirmation.of(heard)
+    if any(r.upto > seen.round for r in heard.speaking):
+        return replace(proof, proven=0)
+    return proof
 
 
 def _round_waits(
