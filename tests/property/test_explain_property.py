@@ -9,6 +9,7 @@ from hypothesis import given, settings
 
 from sharedcache.core.explain import explain
 from sharedcache.core.gate import Code
+from sharedcache.core.holders import holders
 from sharedcache.core.model import EntryState, ManifestEntry, Report
 from sharedcache.core.obstacles import Obstacle, Rule
 from sharedcache.core.plan import Observation, Plan, Verdict, Why
@@ -163,3 +164,30 @@ def _named(entries: Iterator[ManifestEntry], asked: str, name: str) -> str:
     """Ids are unique in the field; in drawn worlds they are too."""
     found = [e.name for e in entries if asked in {e.entry, e.leaf}]
     return found[0] if found else name
+
+
+@settings(max_examples=300)
+@given(worlds())
+def test_who_holds_back_is_who_the_explanations_name(world: World) -> None:
+    """The sums of status and the explanations of single names tell one story."""
+    seen = world.seen
+    plan = make_plan(world.policy, seen)
+    expected: dict[str, set[str]] = {}
+    rostered = {view.node for view in seen.facts.nodes}
+    for name in {entry.name for entry in seen.entries}:
+        for story in explain(world.policy, seen, plan, name).entries:
+            if any(o.rule is Rule.OUTCOME_OPEN for o in story.obstacles):
+                continue
+            about = {n for o in story.obstacles for n in o.nodes if o.rule in BY_NODE}
+            about |= {r.subject for r in plan.gate.reasons} & rostered
+            for node in about:
+                expected.setdefault(node, set()).add(story.entry.entry)
+    sizes = {entry.entry: entry.size for entry in seen.entries}
+    told = {one.node: (one.files, one.size) for one in holders(seen, plan)}
+    assert told == {
+        node: (len(ids), sum(sizes[one] for one in ids))
+        for node, ids in expected.items()
+    }
+
+
+BY_NODE = {Rule.USED, Rule.SEEN, Rule.ROUND, Rule.RESTORING}
