@@ -62,6 +62,9 @@ BLANK = (
 )
 """Paths of a founded tree that begin without data, parents before children."""
 
+GROUPS = ("groups/nodes", "groups/cleaners")
+"""Where tooz keeps the members and the election; the session makes them."""
+
 PART_BYTES = 700_000
 """Largest report that goes into one znode; the servers' limit is about 1 MB."""
 

@@ -143,6 +143,9 @@ def found(
         )
     version = schema_version or _fitting_schema(storage)
     cluster = _mark(storage, Cluster(name, identity)) if disk is None else disk
+    # Only here, so that an `init` that is refused leaves nothing in ZooKeeper.
+    for group in ledger.GROUPS:
+        coordination.ensure(group)
     try:
         coordination.commit(ledger.founding(cluster, version, "init"))
     except ConflictError as error:

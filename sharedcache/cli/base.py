@@ -33,6 +33,7 @@ class Given:
     """The options that were given, before the command or after it."""
 
     form: str = "table"
+    columns: list[str] = field(default_factory=list)
     config_file: list[str] = field(default_factory=list)
     words: dict[str, str] = field(default_factory=dict)
 
@@ -42,9 +43,14 @@ class Given:
         arguments += [f"--{name}={value}" for name, value in self.words.items()]
         return ini.read(ini.parser(), arguments, os.environ)
 
-    def emit(self, data: object, view: output.View) -> None:
-        """Print a result in the format that was asked for."""
-        output.emit(data, self.form, view)
+    def emit(
+        self, data: object, view: output.View, *, rows_in: str | None = None
+    ) -> None:
+        """Print a result in the format and with the columns that were asked for.
+
+        ``rows_in`` is the key of the rows that a mapping is about.
+        """
+        output.emit(data, self.form, view, columns=self.columns, rows_in=rows_in)
 
 
 pass_given = click.make_pass_decorator(Given, ensure=True)
@@ -59,6 +65,8 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
         given.form = value
     elif parameter.name == "config_file":
         given.config_file.extend(value)
+    elif parameter.name == "columns":
+        given.columns.extend(value)
     elif parameter.name is not None:
         given.words[parameter.name] = value
 
@@ -88,6 +96,16 @@ def common_options(command: F) -> F:
         expose_value=False,
         callback=_remember,
         help="Settings, repeatable; nova.conf is welcome (SHAREDCACHE_CONFIG).",
+    )(command)
+    command = click.option(
+        "-c",
+        "--column",
+        "columns",
+        metavar="NAME",
+        multiple=True,
+        expose_value=False,
+        callback=_remember,
+        help="Show this key only, repeatable; gate.open goes one deeper.",
     )(command)
     return click.option(
         "-f",
@@ -174,6 +192,8 @@ def connected(given: Given) -> Iterator[Connection]:
         settings,
         wiring.cleaner_name("-cli"),
         session_timeout_s=settings.cleaner.session_timeout_s,
+        # A mistyped cluster name must leave no trace in ZooKeeper.
+        creates=False,
     )
     with wiring.open_storage(settings) as storage:
         try:

@@ -29,7 +29,9 @@ class Failure(click.ClickException):
     def show(self, file: object = None) -> None:
         """Print the one line on standard error."""
         del file
-        click.secho(f"sharedcache: {self.message}", err=True, fg="red")
+        # Click leaves colours out of pipes, and knows nothing of NO_COLOR.
+        colour = False if os.environ.get("NO_COLOR") else None
+        click.secho(f"sharedcache: {self.message}", err=True, fg="red", color=colour)
 
 
 class SettingsFailure(Failure):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -14,19 +15,37 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from sharedcache.cli.failure import Failure
+from sharedcache.cli.failure import Failure, SettingsFailure
 
 FORMATS = ("table", "json", "yaml", "value")
 
 _PIPED_COLUMNS = 100_000
 _KIB = 1024
 
+PATIENCE_S = 1.0
+"""What takes longer than this is shown as being under way, in seconds."""
+
 View = Callable[[Console], None]
 """Prints data as a person wants to see it."""
 
 
-def emit(data: object, how: str, view: View) -> None:
-    """Print a command's result on standard output."""
+def emit(
+    data: object,
+    how: str,
+    view: View,
+    *,
+    columns: Sequence[str] = (),
+    rows_in: str | None = None,
+) -> None:
+    """Print a command's result on standard output.
+
+    ``columns`` are the keys to show, in this order; ``rows_in`` is the key of the
+    rows that a mapping is about, which is what ``value`` and columns show of it.
+    """
+    if columns or how == "value":
+        data = _rows_of(data, rows_in, columns)
+    if columns:
+        data, view = _chosen(data, columns)
     if how == "json":
         click.echo(json.dumps(data, indent=2))
     elif how == "yaml":
@@ -36,6 +55,51 @@ def emit(data: object, how: str, view: View) -> None:
             click.echo(line)
     else:
         view(stdout())
+
+
+def _rows_of(data: object, rows_in: str | None, columns: Sequence[str]) -> object:
+    """Take the rows out of the mapping around them, unless its own keys are asked."""
+    if rows_in is None or not isinstance(data, Mapping):
+        return data
+    found: object = data[rows_in]
+    if isinstance(found, list) and not found:
+        return found
+    if columns and all(column.partition(".")[0] in data for column in columns):
+        return data
+    return found
+
+
+def _chosen(data: object, columns: Sequence[str]) -> tuple[object, View]:
+    """Keep only these columns, and show them as a plain table."""
+    if isinstance(data, Mapping):
+        one = {column: _at(data, column) for column in columns}
+        return one, lambda console: fields(console, list(one.items()))
+    if isinstance(data, list):
+        known = [
+            {column: _at(row, column) for column in columns}
+            for row in data
+            if isinstance(row, Mapping)
+        ]
+        cells = [[_cell(row[column]) for column in columns] for row in known]
+        return known, lambda console: rows(console, columns, cells)
+    raise SettingsFailure("this command's result has no columns")
+
+
+def _cell(value: object) -> object:
+    """Return a value as a plain table shows it."""
+    return _value(value) if isinstance(value, Mapping | list) else value
+
+
+def _at(row: Mapping[str, object], column: str) -> object:
+    """Look a column up; ``gate.open`` is the key ``open`` of the key ``gate``."""
+    found: object = row
+    for key in column.split("."):
+        if not isinstance(found, Mapping) or key not in found:
+            raise SettingsFailure(
+                f"there is no column {column}; there are: {', '.join(row)}"
+            )
+        found = found[key]
+    return found
 
 
 def note(text: str) -> None:
@@ -78,12 +142,21 @@ def counted(what: str, total: int) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[str], None]]:
-    """Show on a terminal that something is under way; gives how to say what."""
+    """Show on a terminal that something takes long; gives how to say what."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    with Console(stderr=True).status(what) as status:
+    status = Console(stderr=True).status(what)
+    # What is done within a second needs no word.
+    late = threading.Timer(PATIENCE_S, status.start)
+    late.daemon = True
+    late.start()
+    try:
         yield status.update
+    finally:
+        late.cancel()
+        late.join()
+        status.stop()
 
 
 def _yaml(data: object) -> str:
@@ -118,12 +191,32 @@ def _value(cell: object) -> str:
     return json.dumps(cell, separators=(",", ":"))
 
 
-def table(*columns: str, title: str | None = None) -> Table:
+def table(*columns: str) -> Table:
     """Make a table; on a narrow terminal cells are folded, never cut."""
-    made = Table(title=title, box=box.SIMPLE, title_justify="left", pad_edge=False)
+    made = Table(box=box.SIMPLE, pad_edge=False)
     for column in columns:
         number = column in ("bytes", "size", "files", "uses", "round", "epoch")
         made.add_column(column, overflow="fold", justify="right" if number else "left")
+    return made
+
+
+def table_of(columns: Sequence[str], data: Sequence[Sequence[object]]) -> Table | Text:
+    """Make a table of rows, or say that there are none."""
+    if not data:
+        return Text("none")
+    made = table(*columns)
+    for row in data:
+        made.add_row(*(cell_of(cell) for cell in row))
+    return made
+
+
+def fields_of(data: Sequence[tuple[str, object]]) -> Table:
+    """Make a table of names and values, one below the other."""
+    made = Table(box=None, show_header=False, pad_edge=False)
+    made.add_column(style="bold")
+    made.add_column(overflow="fold")
+    for name, value in data:
+        made.add_row(Text(name), cell_of(value))
     return made
 
 
@@ -131,23 +224,12 @@ def rows(
     console: Console, columns: Sequence[str], data: Sequence[Sequence[object]]
 ) -> None:
     """Print a table of rows, or say that there are none."""
-    if not data:
-        console.print("none")
-        return
-    made = table(*columns)
-    for row in data:
-        made.add_row(*(cell_of(cell) for cell in row))
-    console.print(made)
+    console.print(table_of(columns, data))
 
 
 def fields(console: Console, data: Sequence[tuple[str, object]]) -> None:
     """Print names and values, one below the other."""
-    made = Table(box=None, show_header=False, pad_edge=False)
-    made.add_column(style="bold")
-    made.add_column(overflow="fold")
-    for name, value in data:
-        made.add_row(Text(name), cell_of(value))
-    console.print(made)
+    console.print(fields_of(data))
 
 
 def cell_of(value: object) -> Text:

@@ -31,6 +31,7 @@ def open_session(
     *,
     session_timeout_s: float,
     wake: Callable[[], None] | None = None,
+    creates: bool = True,
 ) -> ZooKeeperSession:
     """Make a session that is not connected yet; raises ``SettingsError``."""
     from sharedcache.adapters.zookeeper.session import (  # noqa: PLC0415 - see the module
@@ -44,6 +45,7 @@ def open_session(
             member,
             session_timeout_s=session_timeout_s,
             wake=wake,
+            creates=creates,
         )
     except SettingsError:
         raise

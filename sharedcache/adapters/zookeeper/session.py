@@ -58,6 +58,8 @@ class ZooKeeperSession:
     ``servers`` is a host list or a URL (see ``urls``), ``member`` this node's or
     cleaner's name.  ``wake`` is called on every watch event and every change of
     the connection, on a thread of kazoo's: it must not block and not call back.
+    ``creates`` makes what the groups need at the start; without it a session
+    leaves nothing behind in a tree that is not there, and reads an empty one.
     Times are in seconds.  The constructor raises ``ValueError`` for names or
     addresses that cannot be; nothing is connected before ``start``.
 
@@ -73,6 +75,7 @@ class ZooKeeperSession:
         session_timeout_s: float = 10.0,
         call_timeout_s: float = 5.0,
         wake: Callable[[], None] | None = None,
+        creates: bool = True,
     ) -> None:
         if _CLUSTER.match(cluster) is None:
             raise ValueError(
@@ -87,6 +90,7 @@ class ZooKeeperSession:
         self._member = member
         self._asked_s = self._address.number("timeout", session_timeout_s)
         self._call_timeout_s = call_timeout_s
+        self._creates = creates
         self._wake = wake if wake is not None else _nothing
         self._watches = Watches(self._wake)
         self._starting = threading.Lock()
@@ -97,7 +101,7 @@ class ZooKeeperSession:
     # Life
 
     def start(self, within_s: float = 15.0) -> None:
-        """Connect, and create what the groups need.
+        """Connect, and create what the groups need, if this session creates.
 
         Raises ``DisconnectedError`` after about ``within_s`` seconds without a
         session, and may then be called again.  Once started the session looks
@@ -113,7 +117,8 @@ class ZooKeeperSession:
                 raise self._not_connected(error) from error
             link = Link(driver.client, self._root, str(self._address))
             try:
-                self._make_groups(driver)
+                if self._creates:
+                    self._make_groups(driver)
             except CoordinationError:
                 driver.stop()
                 raise
@@ -131,6 +136,7 @@ class ZooKeeperSession:
                 timeout=self._asked_s,
                 call_timeout_s=self._call_timeout_s,
                 start_timeout_s=within_s,
+                creates=self._creates,
             )
         except ToozError as error:
             raise translate(error, "setting up ZooKeeper's client") from error
@@ -340,7 +346,10 @@ class ZooKeeperSession:
         """See the port."""
         driver = self._driven()
         with translated("listing the members"):
-            ids = sorted(driver.get_members(_NODES_GROUP).get())
+            try:
+                ids = sorted(driver.get_members(_NODES_GROUP).get())
+            except coordination.GroupNotCreated:
+                return {}
         found: dict[str, Mapping[str, object] | UndecodableMember] = {}
         for member in ids:
             if not member.isascii():

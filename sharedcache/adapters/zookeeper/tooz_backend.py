@@ -24,7 +24,14 @@ DEFAULT_START_TIMEOUT_S: Final = 15.0
 
 # What the session hands over beside the options of the URL.
 _OWN_OPTIONS: Final = frozenset(
-    {"namespace", "call_timeout_s", "start_timeout_s", "hosts", "timeout"}
+    {
+        "namespace",
+        "call_timeout_s",
+        "start_timeout_s",
+        "hosts",
+        "timeout",
+        "creates",
+    }
 )
 
 _RECONNECT_DELAY_S: Final = 0.1
@@ -57,6 +64,7 @@ class SharedCacheDriver(KazooDriver):
         self._start_timeout_s = float(
             flat.get("start_timeout_s", DEFAULT_START_TIMEOUT_S)
         )
+        self._creates = bool(flat.get("creates", True))
         self._leader_locks: dict[bytes, Lock] = {}
         self._lock_sessions: dict[bytes, int] = {}
         super().__init__(member_id, parsed_url, flat)
@@ -117,7 +125,11 @@ class SharedCacheDriver(KazooDriver):
         if not client.usable:
             self._give_up(client.last_failure or "no server answered", None)
         try:
-            client.ensure_path(self._base_path())
+            if self._creates:
+                client.ensure_path(self._base_path())
+            else:
+                # The first request all the same: it tells refused credentials.
+                client.exists(self._base_path())
         except AuthFailedError as error:
             # The refusal can come just after the connection, before the client
             # has noted it: then this request is the first to be told.
