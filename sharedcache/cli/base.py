@@ -19,7 +19,7 @@ from sharedcache.cli.failure import in_one_line
 if TYPE_CHECKING:
     from sharedcache.adapters.storage import DirectoryStorage
     from sharedcache.adapters.zookeeper.session import ZooKeeperSession
-    from sharedcache.cleaner.observe import Observed
+    from sharedcache.cleaner.observe import Observed, Observer
     from sharedcache.core.plan import Plan
 
 CONNECT_S = 8.0
@@ -44,13 +44,21 @@ class Given:
         return ini.read(ini.parser(), arguments, os.environ)
 
     def emit(
-        self, data: object, view: output.View, *, rows_in: str | None = None
+        self,
+        data: object,
+        view: output.View,
+        *,
+        rows_in: str | None = None,
+        line: bool = False,
     ) -> None:
         """Print a result in the format and with the columns that were asked for.
 
-        ``rows_in`` is the key of the rows that a mapping is about.
+        ``rows_in`` is the key of the rows that a mapping is about; ``line`` asks
+        for JSON on one line, for a result that is one of many.
         """
-        output.emit(data, self.form, view, columns=self.columns, rows_in=rows_in)
+        output.emit(
+            data, self.form, view, columns=self.columns, rows_in=rows_in, line=line
+        )
 
 
 pass_given = click.make_pass_decorator(Given, ensure=True)
@@ -158,11 +166,15 @@ class Connection:
     settings: Settings
     storage: DirectoryStorage
     session: ZooKeeperSession
+    _observer: Observer | None = None
 
-    def look(self, *, scan: bool = True) -> tuple[Observed, Plan]:
+    def look(
+        self, *, scan: bool = True, quietly: bool = False
+    ) -> tuple[Observed, Plan]:
         """Observe, and plan what a pass would do; nothing is changed.
 
         If the leader is under a brake, the plan speaks of the leader's own.
+        ``quietly`` leaves the terminal to somebody else.
         """
         from sharedcache.cleaner.brake import (  # noqa: PLC0415 - see wiring
             as_the_leader_tells,
@@ -171,9 +183,13 @@ class Connection:
         from sharedcache.core.planner import make_plan  # noqa: PLC0415 - see wiring
 
         policy = self.settings.cleaner.policy()
-        observer = Observer(self.session, self.storage, policy.missing_nodes)
-        with output.progress("Looking at the cluster"):
-            observed = observer.observe(scan=scan)
+        if self._observer is None:
+            self._observer = Observer(self.session, self.storage, policy.missing_nodes)
+        if quietly:
+            observed = self._observer.observe(scan=scan)
+        else:
+            with output.progress("Looking at the cluster"):
+                observed = self._observer.observe(scan=scan)
         plan = make_plan(policy, observed.seen)
         return observed, as_the_leader_tells(observed, plan)
 

@@ -9,6 +9,7 @@ from sharedcache.cleaner import brake
 from sharedcache.cleaner.observe import Observed
 from sharedcache.core import rollout, schema
 from sharedcache.core.gate import Gate, NodeView
+from sharedcache.core.holders import holders
 from sharedcache.core.model import ManifestEntry, NodeState, Report, Rollout
 from sharedcache.core.names import Kind, classify
 from sharedcache.core.plan import Plan, Verdict, Why
@@ -65,6 +66,11 @@ def status(observed: Observed, plan: Plan, cluster: str, time_s: float) -> Data:
         "gate": gate(plan.gate),
         "rollout": {key: state[key] for key in ("state", "finalized_schema")},
         "nodes": _count_nodes(seen.facts.nodes),
+        "nodes_not_live": [
+            {"node": view.node, "state": view.state.value}
+            for view in seen.facts.nodes
+            if view.state is not NodeState.LIVE
+        ],
         "cache": _cache(observed),
         "reclaimable": {
             "files": len(plan.take),
@@ -75,6 +81,16 @@ def status(observed: Observed, plan: Plan, cluster: str, time_s: float) -> Data:
             "bytes": sum(entry.size for entry in entries),
         },
         "held_back": held_back(entries, plan.waiting),
+        "held_back_by_node": [
+            {
+                "node": one.node,
+                "state": one.state.value,
+                "why": list(one.whys),
+                "files": one.files,
+                "bytes": one.size,
+            }
+            for one in holders(seen, plan)
+        ],
         "space": _space(seen.space, plan),
         "brake": _brake(observed),
         "time": round(time_s, 3),
@@ -254,6 +270,7 @@ def quarantine(observed: Observed, made: Plan) -> list[Data]:
             "epoch": entry.epoch,
             "round": entry.round,
             "bytes": entry.size,
+            "restoring": entry.restoring,
             "waiting_for": list(made.waiting.get(entry.entry, ())),
         }
         for entry in observed.seen.entries

@@ -36,23 +36,25 @@ def emit(
     *,
     columns: Sequence[str] = (),
     rows_in: str | None = None,
+    line: bool = False,
 ) -> None:
     """Print a command's result on standard output.
 
     ``columns`` are the keys to show, in this order; ``rows_in`` is the key of the
     rows that a mapping is about, which is what ``value`` and columns show of it.
+    ``line`` puts JSON on one line, for a result that is one of many.
     """
     if columns or how == "value":
         data = _rows_of(data, rows_in, columns)
     if columns:
         data, view = _chosen(data, columns)
     if how == "json":
-        click.echo(json.dumps(data, indent=2))
+        click.echo(json.dumps(data, indent=None if line else 2))
     elif how == "yaml":
         click.echo(_yaml(data), nl=False)
     elif how == "value":
-        for line in _values(data):
-            click.echo(line)
+        for row in _values(data):
+            click.echo(row)
     else:
         view(stdout())
 

@@ -2,26 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from sharedcache.cli import output
 from sharedcache.cli.data import Data
 
+SHOWN = 3
+"""How many nodes a table names before it counts the rest."""
+
+SHOWN_HOLDERS = 10
+"""How many rows tell who holds files back before the rest is summed up."""
+
 
 def gate(console: Console, data: Data) -> None:
     """Show the gate and each reason with what to do."""
-    console.print(Text("Gate: ").append_text(gate_word(data)))
-    if data["reasons"]:
-        columns = ("closes", "reason", "subject", "what to do")
-        made = [
-            [reason["closes"], reason["code"], reason["subject"], reason["message"]]
-            for reason in data["reasons"]
-        ]
-        output.rows(console, columns, made)
+    for part in gate_parts(data):
+        console.print(part)
+
+
+def gate_parts(data: Data) -> Iterator[RenderableType]:
+    """Give the gate, and a row for each of its reasons.
+
+    Nodes with the same reason share a row, so that a thousand of them are read
+    at a glance; ``-f json`` has each.
+    """
+    yield Text("Gate: ").append_text(gate_word(data))
+    if not data["reasons"]:
+        return
+    by_code: dict[tuple[str, str], list[Data]] = {}
+    for reason in data["reasons"]:
+        by_code.setdefault((reason["closes"], reason["code"]), []).append(reason)
+    yield output.table_of(
+        ("closes", "reason", "subject", "what to do"),
+        [
+            [closes, code, some(r["subject"] for r in alike), _advice(alike)]
+            for (closes, code), alike in by_code.items()
+        ],
+    )
+
+
+def _advice(alike: list[Data]) -> str:
+    first: str = alike[0]["message"]
+    if len(alike) == 1:
+        return first
+    return f"{first} (and {len(alike) - 1} more like it)"
+
+
+def some(names: Iterable[str]) -> str:
+    """Name the first few and count the rest."""
+    every = list(names)
+    more = len(every) - SHOWN
+    shown = ", ".join(every[:SHOWN])
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def gate_word(data: Data) -> Text:
@@ -48,34 +85,70 @@ def free_space(data: Data) -> str:
 
 def status(console: Console, data: Data) -> None:
     """Show how the cluster is doing."""
+    for part in status_parts(data):
+        console.print(part)
+
+
+def status_parts(data: Data) -> Iterator[RenderableType]:
+    """Give what ``status`` shows, from top to bottom."""
     nodes = data["nodes"]
     states = ", ".join(f"{n} {state}" for state, n in nodes.items() if state != "total")
     rollout = data["rollout"]
     taken_at = datetime.fromtimestamp(data["time"], UTC).isoformat(" ", "seconds")
-    output.fields(
-        console,
+    yield output.fields_of(
         [
             ("cluster", data["cluster"]),
-            ("leader", data["leader"]),
+            ("leader", data["leader"] or "none: start sharedcache-cleaner"),
             ("epoch", data["epoch"]),
             ("round", data["round"]),
             ("rollout", f"{rollout['state']}, schema {rollout['finalized_schema']}"),
             ("nodes", f"{nodes['total']}: {states}"),
+            *_not_live(data["nodes_not_live"]),
             ("cache", amount(data["cache"])),
             ("reclaimable", amount(data["reclaimable"])),
             ("quarantine", amount(data["quarantine"])),
             ("free space", free_space(data["space"])),
             ("time", taken_at),
-        ],
-    )
-    gate(console, data["gate"])
-    if data["held_back"]:
-        console.print("Held back in quarantine:")
-        made = [
-            [one["files"], output.size(one["bytes"]), one["by"]]
-            for one in data["held_back"]
         ]
-        output.rows(console, ("files", "size", "by"), made)
+    )
+    yield from gate_parts(data["gate"])
+    yield from _holders(data["held_back_by_node"])
+    if data["held_back"]:
+        yield Text("What the quarantine waits for:")
+        yield output.table_of(
+            ("files", "size", "by"), _cut(data["held_back"], lambda one: [one["by"]])
+        )
+
+
+def _not_live(nodes: list[Data]) -> Iterator[tuple[str, str]]:
+    """Name the first few nodes of each state but the good one."""
+    for state in ("missing", "degraded", "sealed"):
+        names = [one["node"] for one in nodes if one["state"] == state]
+        if names:
+            yield f"  {state}", some(names)
+
+
+def _holders(holders: list[Data]) -> Iterator[RenderableType]:
+    if not holders:
+        return
+    yield Text("Held back in quarantine, by node:")
+    yield output.table_of(
+        ("files", "size", "node", "state", "why"),
+        _cut(holders, lambda one: [one["node"], one["state"], one["why"]]),
+    )
+
+
+def _cut(data: list[Data], cells: Callable[[Data], list[Any]]) -> list[list[Any]]:
+    """Give the first rows, and one that says how many there are more."""
+    made = [
+        [one["files"], output.size(one["bytes"]), *cells(one)]
+        for one in data[:SHOWN_HOLDERS]
+    ]
+    more = len(data) - SHOWN_HOLDERS
+    if more > 0:
+        made.append(["", "", f"and {more} more (-f json has all)"])
+        made[-1] += [""] * (len(made[0]) - len(made[-1]))
+    return made
 
 
 def nodes(console: Console, data: list[Data]) -> None:

@@ -84,9 +84,11 @@ class FakeConnection:
     observed: Observed
     settings: FakeSettings
 
-    def look(self, *, scan: bool = True) -> tuple[Observed, Plan]:
+    def look(
+        self, *, scan: bool = True, quietly: bool = False
+    ) -> tuple[Observed, Plan]:
         """Return what was built."""
-        del scan
+        del scan, quietly
         return self.observed, make_plan(CleanerPolicy(), self.observed.seen)
 
 

@@ -24,4 +24,4 @@ def plan(given: Given, *, everything: bool) -> None:
     with connected(given) as to:
         observed, made = to.look()
     said = data.plan(observed, made, everything=everything)
-    given.emit(said, lambda console: views.plan(console, said))
+    given.emit(said, lambda console: views.plan(console, said), rows_in="files")
