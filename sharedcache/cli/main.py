@@ -21,6 +21,7 @@ _LAZY = {
     "status": f"{_COMMANDS}.status:status",
     "node": f"{_COMMANDS}.node:node",
     "plan": f"{_COMMANDS}.plan:plan",
+    "explain": f"{_COMMANDS}.explain:explain",
     "clean": f"{_COMMANDS}.clean:clean",
     "quarantine": f"{_COMMANDS}.quarantine:quarantine",
     "rollout": f"{_COMMANDS}.rollout:rollout",

@@ -132,8 +132,7 @@ class NovaNameLocks:
         held, or another thread asks for one, the answer is ``False``.
         ``ValueError`` if the name is not one of a directory's entry.
         """
-        if name in ("", ".", "..") or any(mark in name for mark in "/\0\n"):
-            raise ValueError(f"{name!r} is not a cache name")
+        _require_name(name)
         if not self._guard.acquire(blocking=False):
             self.last_error = ""
             return False
@@ -146,6 +145,22 @@ class NovaNameLocks:
             self.last_error = ""
             return True
         return False
+
+    def held(self, name: str) -> bool | None:
+        """Whether anybody holds the lock; ``None`` if there is no telling.
+
+        Only asked, never taken, so that nobody has to wait because of it; then
+        ``last_error`` says why.  Never takes longer than ``start_s`` and
+        ``answer_s``.  ``ValueError`` if the name is not one of a directory's entry.
+        """
+        _require_name(name)
+        with self._guard:
+            answer = self._ask(f"probe {name}", 0.0)
+        self.last_error = ""
+        if answer in {"held", "free"}:
+            return answer == "held"
+        self.last_error = answer.removeprefix("error ")
+        return None
 
     def release(self) -> bool:
         """Let the lock go; ``False`` if it was lost before (``hold_s`` passed)."""
@@ -188,3 +203,8 @@ class NovaNameLocks:
 
     def _reap(self) -> None:
         self._ending = [one for one in self._ending if one.process.poll() is None]
+
+
+def _require_name(name: str) -> None:
+    if name in ("", ".", "..") or any(mark in name for mark in "/\0\n"):
+        raise ValueError(f"{name!r} is not a cache name")

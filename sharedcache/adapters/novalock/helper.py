@@ -6,6 +6,7 @@ standard input with lines on its standard output:
 
     take <wait seconds> <hold seconds> <name>  ->  held | busy | error <why>
     drop                                       ->  dropped | none
+    probe <name>                               ->  held | free | error <why>
 
 The lock is the one that oslo.concurrency takes through fasteners: an exclusive
 ``fcntl.lockf`` on the whole of ``<lock directory>/nova-<name>``.
@@ -28,6 +29,7 @@ import os
 import select
 import signal
 import stat
+import struct
 import sys
 import time
 from contextlib import suppress
@@ -37,6 +39,9 @@ _POLL_S = 0.01
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_PROBED = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FLOCK = struct.Struct("hhqqi4x")
+"""``struct flock`` of 64-bit Linux: type, whence, start, length, pid."""
 _CLOCK_BOOTTIME = 7
 _NANOSECONDS = 1_000_000_000
 _CREATE_TRIES = 10
@@ -204,6 +209,27 @@ def still_named(directory: int, name: str, descriptor: int) -> bool:
     return found.st_ino == os.fstat(descriptor).st_ino
 
 
+def probe(path: str, name: str) -> str:
+    """Ask whether anybody holds a lock; nothing is made, and nothing locked."""
+    question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        directory = os.open(path, _DIRECTORY)
+        try:
+            descriptor = os.open(name, _PROBED, dir_fd=directory)
+        finally:
+            os.close(directory)
+        try:
+            answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        # Whoever locks makes the file first.
+        return "free"
+    except OSError as error:
+        return f"error {error.strerror}"
+    return "free" if _FLOCK.unpack(answer)[0] == fcntl.F_UNLCK else "held"
+
+
 class Server:
     """Answers the parent's lines, one at a time, and ends with it."""
 
@@ -223,7 +249,10 @@ class Server:
                 self._read(None)
             line, _, self._input = self._input.partition(b"\n")
             words = os.fsdecode(line).split(" ", 3)
-            if words[0] == "take":
+            if words[0] == "probe":
+                name = os.fsdecode(line).partition(" ")[2]
+                self._answer(probe(self._path, f"nova-{name}"))
+            elif words[0] == "take":
                 self._answer(self._take(float(words[1]), float(words[2]), words[3]))
             else:
                 self._answer(self._drop())

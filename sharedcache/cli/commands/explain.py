@@ -1,0 +1,130 @@
+"""``sharedcache explain``."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from sharedcache.adapters.novalock import NovaNameLocks
+from sharedcache.cleaner import operator
+from sharedcache.cleaner.observe import Observed
+from sharedcache.cli import explained, output
+from sharedcache.cli.base import (
+    Connection,
+    Given,
+    common_options,
+    connected,
+    pass_given,
+)
+from sharedcache.cli.failure import Failure
+from sharedcache.core.explain import Explanation
+from sharedcache.core.explain import explain as explain_name
+from sharedcache.core.names import Kind, digest_of, is_image_id, lock_name
+from sharedcache.core.plan import Plan
+from sharedcache.core.ports import OutcomeUnknownError, StorageError
+
+
+@click.command()
+@click.argument("name")
+@common_options
+@pass_given
+def explain(given: Given, name: str) -> None:
+    """Tell why the file NAME is kept, and what would have to change.
+
+    NAME is a cache name, a path to it, an image id, or the id or the name of a
+    quarantined file. Every rule that keeps it is shown, with who stands behind
+    it: nodes, age, hold, locks, links, the gate. Nothing is changed. Ages are
+    judged by the settings at hand: give the cleaner's own.
+
+    \b
+      sharedcache explain da39a3ee5e6b4b0d3255bfef95601890afd80709
+      sharedcache explain /var/lib/nova/instances/_base/swap_512 -f json
+    """  # noqa: D301 - \b is click's mark for text that is not wrapped
+    asked = name.rstrip("/").rpartition("/")[2]
+    with connected(given) as to:
+        observed, made = to.look()
+        told = _explained(to, observed, made, asked)
+        with output.progress("Asking for locks"):
+            evidence = _evidence(to, observed, told)
+    said = explained.explanation(told, evidence, made.gate, time.time())
+    given.emit(said, lambda console: explained.show(console, said))
+    if not told.known:
+        raise Failure(_nowhere(told))
+
+
+def _explained(
+    to: Connection, observed: Observed, made: Plan, asked: str
+) -> Explanation:
+    """Explain the name, or the file that an image id stands for."""
+    policy = to.settings.cleaner.policy()
+    told = explain_name(policy, observed.seen, made, asked)
+    if not is_image_id(asked):
+        return told
+    digest = digest_of(asked).hex()
+    hashed = explain_name(policy, observed.seen, made, digest)
+    if hashed.known and not told.known:
+        output.note(f"{asked} is an image id; its file is {digest}:")
+        return hashed
+    if hashed.known:
+        output.note(f"The same image is cached as {digest} too.")
+    return told
+
+
+def _evidence(
+    to: Connection, observed: Observed, told: Explanation
+) -> explained.Evidence:
+    """Ask what a pass asks at the very step: Nova's lock, and qemu's."""
+    holds = {one.name: one.why for one in operator.holds(to.session)}
+    qemu = None
+    if told.file is not None and told.file.regular:
+        qemu = _locked(to, told.name)
+    return explained.Evidence(
+        hold=holds.get(told.name),
+        nova_lock=_nova_lock(to, told),
+        qemu_lock=qemu,
+        entries_locked={
+            story.entry.entry: _entry_locked(to, story.entry.epoch, story.entry.leaf)
+            for story in told.entries
+        },
+        authorised=frozenset(observed.authorisation.leaves),
+    )
+
+
+def _nova_lock(to: Connection, told: Explanation) -> bool | None:
+    if not told.known or told.kind is Kind.UNRECOGNISED or not to.settings.lock_path:
+        return None
+    with NovaNameLocks(to.settings.lock_path) as locks:
+        return locks.held(lock_name(told.name))
+
+
+def _locked(to: Connection, name: str) -> bool | None:
+    try:
+        return to.storage.locked(name)
+    except (StorageError, OutcomeUnknownError):
+        return None
+
+
+def _entry_locked(to: Connection, epoch: int, leaf: str) -> bool | None:
+    try:
+        return to.storage.quarantined_locked(epoch, leaf)
+    except (StorageError, OutcomeUnknownError):
+        return None
+
+
+def _nowhere(told: Explanation) -> str:
+    if told.kind is Kind.UNRECOGNISED:
+        return (
+            f"{told.name} is not in the cache directory, and is no cache name: "
+            "`sharedcache plan --all` names what is there"
+        )
+    users = [word.view.node for word in told.words if word.now or word.since]
+    if users:
+        return (
+            f"{told.name} is in use, as {', '.join(users[:5])} says, and lies neither "
+            "in the cache nor in quarantine: fetch the image again under that name"
+        )
+    return (
+        f"{told.name} is neither in the cache directory nor in quarantine, and no "
+        "node says that it uses it: `sharedcache plan --all` names what is there"
+    )
