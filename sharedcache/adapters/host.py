@@ -59,8 +59,7 @@ class SystemdHost:
         be one that it has loaded: a wrong name, a masked unit or a service
         that runs in a container is no evidence.
         """
-        answer = self._ask("show", "--property=LoadState,ActiveState", self._unit)
-        words = dict(line.partition("=")[::2] for line in answer.splitlines())
+        words = self.unit(self._unit)
         loaded = words.get("LoadState") == "loaded"
         return loaded and words.get("ActiveState") in _STOPPED
 
@@ -124,6 +123,12 @@ class SystemdHost:
             return (process / "ns/mnt").is_symlink()
         except OSError:
             return False
+
+    def unit(self, name: str) -> dict[str, str]:
+        """Return a unit's load, active and file state; empty without systemd."""
+        states = "--property=LoadState,ActiveState,UnitFileState"
+        answer = self._ask("show", states, name)
+        return dict(line.partition("=")[::2] for line in answer.splitlines())
 
     def _ask(self, *arguments: str) -> str:
         try:

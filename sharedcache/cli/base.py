@@ -39,9 +39,12 @@ class Given:
 
     def settings(self) -> Settings:
         """Read the settings; raises ``SettingsError``."""
+        return ini.read(ini.parser(), self.arguments(), os.environ)
+
+    def arguments(self) -> list[str]:
+        """Return the options that name settings, as a command line."""
         arguments = [f"--config-file={path}" for path in self.config_file]
-        arguments += [f"--{name}={value}" for name, value in self.words.items()]
-        return ini.read(ini.parser(), arguments, os.environ)
+        return arguments + [f"--{name}={value}" for name, value in self.words.items()]
 
     def emit(
         self,

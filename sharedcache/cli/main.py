@@ -31,6 +31,8 @@ _LAZY = {
     "approve": f"{_COMMANDS}.operator:approve",
     "recover": f"{_COMMANDS}.recover:recover",
     "standalone": f"{_COMMANDS}.standalone:standalone",
+    "doctor": "sharedcache.cli.doctor.command:doctor",
+    "completion": f"{_COMMANDS}.completion:completion",
     "demo": "sharedcache.cli.demo.command:demo",
 }
 

@@ -146,7 +146,8 @@ class Cluster:
     """A base directory, its daemons, and an operator's command line.
 
     ``zookeeper`` is ``host:port``, ``name`` the cluster's.  Nothing is started
-    and nothing initialised by itself.  As a context manager it ends every
+    and nothing initialised by itself.  ``environ`` adds to the environment of the
+    operator's commands.  As a context manager it ends every
     process at the end and prints their logs, which pytest shows on a failure.
     """
 
@@ -155,6 +156,7 @@ class Cluster:
     name: str
     cleaner_settings: Mapping[str, object] = field(default_factory=dict)
     daemons: dict[str, Daemon] = field(default_factory=dict)
+    environ: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Make the directories and the operator's settings."""
@@ -293,7 +295,9 @@ class Cluster:
         done = subprocess.run(
             [sys.executable, "-m", "sharedcache.cli.main", *arguments],
             cwd=self.root,
-            env=clean_environment(SHAREDCACHE_CONFIG=str(self.operator_config)),
+            env=clean_environment(
+                **{"SHAREDCACHE_CONFIG": str(self.operator_config), **self.environ}
+            ),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",

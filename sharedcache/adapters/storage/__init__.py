@@ -5,11 +5,12 @@ from __future__ import annotations
 from sharedcache.adapters.storage.cache import CacheFiles
 from sharedcache.adapters.storage.control import ControlFiles
 from sharedcache.adapters.storage.epochs import EpochFiles
+from sharedcache.adapters.storage.trial import Trials
 
 __all__ = ["DirectoryStorage"]
 
 
-class DirectoryStorage(ControlFiles, CacheFiles, EpochFiles):
+class DirectoryStorage(ControlFiles, CacheFiles, EpochFiles, Trials):
     """The storage port over a directory that many hosts mount.
 
     ``base`` is the path of the image cache directory; ``StorageError`` if it

@@ -21,7 +21,7 @@ from sharedcache.adapters.storage.descriptors import (
 )
 from sharedcache.adapters.storage.errors import changing, reading
 from sharedcache.adapters.storage.mountinfo import (
-    DEFAULT_NAME_CACHE_S,
+    Mount,
     name_cache_of,
     parse_mount,
     parse_mount_id,
@@ -89,9 +89,13 @@ class CacheFiles(Descriptors):
         return self._read(call)
 
     def name_cache_s(self) -> float:
-        """How long this mount may keep names cached, in seconds (0: local).
+        """How long this mount may keep names cached, in seconds (0: local)."""
+        return name_cache_of(self.mount())
 
-        The mount is found by the id that the kernel gives for the open
+    def mount(self) -> Mount | None:
+        """Return the mount that the base lies on; ``None`` if there is no telling.
+
+        It is found by the id that the kernel gives for the open
         descriptor, so that neither a mount on top of it nor a file system
         with several device numbers (btrfs) can be mistaken for it.
         """
@@ -102,12 +106,9 @@ class CacheFiles(Descriptors):
                     "utf-8", "surrogateescape"
                 )
             except OSError:
-                # Without /proc there is no telling, and doubt is the longer time.
-                return DEFAULT_NAME_CACHE_S
+                return None
         mount_id = parse_mount_id(fdinfo)
-        if mount_id is None:
-            return DEFAULT_NAME_CACHE_S
-        return name_cache_of(parse_mount(mountinfo, mount_id))
+        return None if mount_id is None else parse_mount(mountinfo, mount_id)
 
     def locked(self, name: str) -> bool:
         """Whether any qemu holds a lock on a cache file.

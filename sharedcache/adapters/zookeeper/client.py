@@ -129,7 +129,7 @@ class Handler(SequentialThreadingHandler):
             connection = socket.create_connection(address, limit_s)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if use_ssl:
-                connection = _secured(connection, hostname, **tls)
+                connection = secured(connection, hostname, **tls)
         except OSError as error:
             self.last_failure = f"{hostname or address[0]}:{address[1]}: {error}"
             if connection is not None:
@@ -138,7 +138,7 @@ class Handler(SequentialThreadingHandler):
         return connection
 
 
-def _secured(
+def secured(
     plain: socket.socket,
     hostname: str | None,
     *,

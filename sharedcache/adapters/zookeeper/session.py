@@ -282,6 +282,14 @@ class ZooKeeperSession:
             results = transaction.commit_async().get()
         check_results(results, [operation.path for operation in operations])
 
+    def access(self, path: str) -> list[str]:
+        """Tell who may do something with a node, as ``scheme:id``, sorted."""
+        link = self._linked()
+        absolute = link.absolute(path)
+        with translated(f"reading the access list of {absolute}"):
+            acls, _ = link.client().get_acls_async(absolute).get()
+        return sorted({f"{acl.id.scheme}:{acl.id.id}" for acl in acls})
+
     # The group of nodes
 
     @property

@@ -1,0 +1,1 @@
+"""``sharedcache doctor``: what is wrong with this host's set-up."""
