@@ -183,7 +183,9 @@ class Recoverer:
         publish_schema(self.storage, Rollout(recovery.schema, self.who, self.now))
 
     def _fill_gaps(self, seen: Survey) -> None:
-        """Create the empty records that are missing, parents first."""
+        """Create the groups and the empty records that are missing, parents first."""
+        for group in ledger.GROUPS:
+            self.coordination.ensure(group)
         missing = [p for p in ledger.BLANK if seen.records[p] is None]
         if not missing:
             return

@@ -38,6 +38,7 @@ from sharedcache.core.ports import (
     Set,
     Storage,
     StorageError,
+    Tokens,
 )
 
 TRIES = 10
@@ -93,6 +94,7 @@ class OperatorRestore:
     storage: Storage
     locks: NameLocks
     clock: Clock
+    tokens: Tokens
 
     def run(self, asked: str) -> Restored:
         """Restore it, or finish a restore of it that was cut short.
@@ -174,7 +176,7 @@ class OperatorRestore:
             return [
                 Check(ledger.AUTHORISATION, authorisation.version),
                 found.changed(replace(entry, restoring=True)),
-                ledger.bump(ledger.MANIFEST),
+                ledger.manifest_changed(self.tokens.token()),
                 ledger.bump(ledger.VETO_COUNTER),
             ]
 
@@ -286,7 +288,7 @@ class OperatorRestore:
             return [
                 Check(ledger.ROUND, number.version),
                 found.changed(entry),
-                ledger.bump(ledger.MANIFEST),
+                ledger.manifest_changed(self.tokens.token()),
                 ledger.bump(ledger.VETO_COUNTER),
             ]
 

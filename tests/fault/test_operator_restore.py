@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sharedcache.adapters.clock import SystemClock
+from sharedcache.adapters.clock import RandomTokens, SystemClock
 from sharedcache.adapters.novalock import NovaNameLocks
 from sharedcache.cleaner.finalize import RefusedError
 from sharedcache.cleaner.restore import OperatorRestore
@@ -51,8 +51,10 @@ def restorer(site: Site, schedule: Schedule | None = None) -> OperatorRestore:
     clock = site.stack.enter_context(SystemClock())
     ports = (site.session("operator"), site.storage(), locks)
     if schedule is None:
-        return OperatorRestore(*ports, clock)
-    return OperatorRestore(*(Faulty(port, schedule) for port in ports), clock)
+        return OperatorRestore(*ports, clock, RandomTokens())
+    return OperatorRestore(
+        *(Faulty(port, schedule) for port in ports), clock, RandomTokens()
+    )
 
 
 def entries(site: Site) -> list[ManifestEntry]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from rich.console import Console
 
-from sharedcache.adapters.clock import SystemClock
+from sharedcache.adapters.clock import RandomTokens, SystemClock
 from sharedcache.adapters.novalock import NovaNameLocks
 from sharedcache.cleaner.restore import OperatorRestore
 from sharedcache.cli import data, output, views
@@ -64,7 +64,8 @@ def restore_quarantined(given: Given, name: str) -> None:
         SystemClock() as clock,
         output.progress(f"Restoring {asked}"),
     ):
-        done = OperatorRestore(to.session, to.storage, locks, clock).run(asked)
+        restore = OperatorRestore(to.session, to.storage, locks, clock, RandomTokens())
+        done = restore.run(asked)
         min_age_s = to.settings.cleaner.policy().min_age_s[classify(done.name)]
     said = {
         "restored": done.name,
