@@ -59,7 +59,8 @@ class SystemdHost:
         be one that it has loaded: a wrong name, a masked unit or a service
         that runs in a container is no evidence.
         """
-        words = self.unit(self._unit)
+        answer = self._ask("show", "--property=LoadState,ActiveState", self._unit)
+        words = dict(line.partition("=")[::2] for line in answer.splitlines())
         loaded = words.get("LoadState") == "loaded"
         return loaded and words.get("ActiveState") in _STOPPED
 

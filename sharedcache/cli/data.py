@@ -152,14 +152,14 @@ def held_back(
     files: dict[str, int] = {}
     sizes: dict[str, int] = {}
     for entry in entries:
-        for why in {_shortened(text) for text in waiting.get(entry.entry, ())}:
+        for why in {shortened(text) for text in waiting.get(entry.entry, ())}:
             files[why] = files.get(why, 0) + 1
             sizes[why] = sizes.get(why, 0) + entry.size
     order = sorted(files, key=lambda why: (-sizes[why], why))
     return [{"by": why, "files": files[why], "bytes": sizes[why]} for why in order]
 
 
-def _shortened(why: str) -> str:
+def shortened(why: str) -> str:
     """Leave the seconds out, which differ from entry to entry."""
     head = why.partition(":")[0]
     return head if head in _TIMED else why

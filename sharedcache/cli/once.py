@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 from sharedcache.adapters.clock import SystemClock
 from sharedcache.cleaner.service import CleanerService
+from sharedcache.cli.data import shortened
 from sharedcache.core.gate import Gate
+from sharedcache.core.model import ManifestEntry
 
 STAND_S = 3.0
 """How long to stand for election against another leader, in seconds."""
@@ -57,9 +59,11 @@ class OneShot:
     until: float
     stop: Callable[[], bool]
     to_the_end: bool = False
+    show: Callable[[OneShot], None] = lambda _: None
     leader: str | None = None
     gate: Gate | None = None
     _done: tuple[int, int] = (0, 0)
+    _epochs: set[int] = field(default_factory=set)
     _began: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -70,6 +74,11 @@ class OneShot:
         """Go on until there is an outcome."""
         while True:
             wait_s = self.service.step()
+            if self.service.harvest.epoch:
+                # A run that lost its office and won it again has taken files
+                # in both epochs.
+                self._epochs.add(self.service.harvest.epoch)
+            self.show(self)
             outcome = self._outcome()
             if outcome is not None:
                 return outcome
@@ -78,12 +87,27 @@ class OneShot:
 
     def pending(self) -> list[str]:
         """Name what this run took and is not purged yet."""
-        observed, epoch = self.service.harvest.observed, self.service.harvest.epoch
-        if observed is None or not epoch:
+        return [entry.name for entry in self._ours()]
+
+    def waits(self) -> list[str]:
+        """Tell what the files that this run took wait for, seconds left out."""
+        latest = self.service.harvest.latest
+        if latest is None:
             return []
-        ours = f"{epoch:010d}-"
+        found = {
+            shortened(why)
+            for entry in self._ours()
+            for why in latest.waiting.get(entry.entry, ())
+        }
+        return sorted(found)
+
+    def _ours(self) -> list[ManifestEntry]:
+        observed = self.service.harvest.observed
+        if observed is None:
+            return []
+        ours = tuple(f"{epoch:010d}-" for epoch in self._epochs)
         return [
-            entry.name
+            entry
             for batch in observed.seen.manifest
             if batch.batch.startswith(ours)
             for entry in batch.entries

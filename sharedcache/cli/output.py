@@ -7,11 +7,20 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import click
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -159,6 +168,52 @@ def progress(what: str) -> Iterator[Callable[[str], None]]:
         late.cancel()
         late.join()
         status.stop()
+
+
+@dataclass(slots=True)
+class Bar:
+    """A text, and how much of a number that may still grow is done.
+
+    Without a terminal nothing is shown.
+    """
+
+    _shown: Progress | None = None
+    _task: TaskID | None = None
+
+    def text(self, text: str) -> None:
+        """Say what is under way."""
+        if self._shown is not None and self._task is not None:
+            self._shown.update(self._task, description=escape(text))
+
+    def reach(self, done: int, total: int) -> None:
+        """Say how much is done, and of how much; of nothing there is no bar."""
+        if self._shown is not None and self._task is not None:
+            self._shown.update(self._task, completed=done, total=total or None)
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Bar]:
+    """Show on a terminal how far a long run is, once it takes long."""
+    if not sys.stderr.isatty():
+        yield Bar()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    shown = Progress(*columns, console=stderr(), transient=True)
+    task = shown.add_task(what, total=None)
+    late = threading.Timer(PATIENCE_S, shown.start)
+    late.daemon = True
+    late.start()
+    try:
+        yield Bar(shown, task)
+    finally:
+        late.cancel()
+        late.join()
+        shown.stop()
 
 
 def _yaml(data: object) -> str:

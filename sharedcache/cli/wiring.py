@@ -119,6 +119,8 @@ class CleanerParts:
             name,
             session_timeout_s=policy.session_timeout_s,
             wake=clock.wake,
+            # A cluster's groups are made with it; a mistyped name makes none.
+            creates=False,
         )
         self.storage = open_storage(settings)
         self.locks = NovaNameLocks(settings.lock_path)

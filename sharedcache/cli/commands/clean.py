@@ -21,6 +21,9 @@ from sharedcache.core.gate import Gate
 
 TIMEOUT_S = 60.0
 
+SHOWN = 2
+"""How many things the progress bar names that are waited for."""
+
 
 @click.command()
 @click.option("--once", is_flag=True, required=True, help="Make one pass, then end.")
@@ -52,44 +55,66 @@ def clean(given: Given, *, once: bool, wait: bool, timeout_s: float | None) -> N
         raise click.BadParameter("a number of seconds", param_hint="--timeout")
     if timeout_s is None:
         timeout_s = TIMEOUT_S + (settings.cleaner.grace_s if wait else 0.0)
-    with SystemClock() as clock, output.progress("Standing for election") as tell:
-        _clean(given, settings, clock, tell, wait=wait, timeout_s=timeout_s)
+    with SystemClock() as clock, output.bar("Standing for election") as bar:
+        trouble = LastTrouble(output.note if debugging() else bar.text)
+        outcome, run = _clean(
+            settings, clock, bar, trouble, wait=wait, timeout_s=timeout_s
+        )
+    if outcome is Outcome.NOT_LEADER:
+        raise RefusedFailure(
+            f"{run.leader} leads: it cleans by itself, or stop it first"
+        )
+    said = _said(run.service, run.gate or Gate())
+    given.emit(said, lambda console: views.cleaned(console, said))
+    _judge(outcome, run, trouble, timeout_s)
 
 
 def _clean(
-    given: Given,
     settings: Settings,
     clock: SystemClock,
-    tell: Callable[[str], None],
+    bar: output.Bar,
+    trouble: LastTrouble,
     *,
     wait: bool,
     timeout_s: float,
-) -> None:
+) -> tuple[Outcome, OneShot]:
     from sharedcache.cli.wiring import (  # noqa: PLC0415 - costs half a second
         CleanerParts,
         cleaner_name,
     )
 
-    trouble = LastTrouble(output.note if debugging() else tell)
     with _stop_flag(clock) as stop:
         parts = CleanerParts(settings, cleaner_name("-once"), clock, trouble, stop)
         service = CleanerService(parts.world)
         try:
             parts.session.start(CONNECT_S)
             run = OneShot(
-                service, clock, clock.boottime() + timeout_s, stop, to_the_end=wait
+                service,
+                clock,
+                clock.boottime() + timeout_s,
+                stop,
+                to_the_end=wait,
+                show=lambda run: _show(bar, run),
             )
-            outcome = run.run()
+            return run.run(), run
         finally:
             service.stand_down()
             parts.close()
-    if outcome is Outcome.NOT_LEADER:
-        raise RefusedFailure(
-            f"{run.leader} leads: it cleans by itself, or stop it first"
-        )
-    said = _said(service, run.gate or Gate())
-    given.emit(said, lambda console: views.cleaned(console, said))
-    _judge(outcome, run, trouble, timeout_s)
+
+
+def _show(bar: output.Bar, run: OneShot) -> None:
+    """Say how far the run is, and what the rest waits for."""
+    harvest = run.service.harvest
+    if not harvest.epoch:
+        return
+    taken, waits = len(harvest.taken.names), run.waits()
+    if not run.to_the_end or not taken:
+        bar.text(f"Leading, epoch {harvest.epoch}")
+        return
+    left = len(run.pending())
+    bar.reach(max(0, taken - left), taken)
+    more = f" and {len(waits) - SHOWN} more" if len(waits) > SHOWN else ""
+    bar.text(f"Waiting for {', '.join(waits[:SHOWN]) or 'the purge'}{more}")
 
 
 def _said(service: CleanerService, gate: Gate) -> data.Data:
