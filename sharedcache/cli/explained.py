@@ -188,8 +188,12 @@ def _headline(said: Data) -> Text:
     if not said["where"]:
         return text.append(" is neither in the cache nor in quarantine")
     style = "yellow" if said["verdict"] == Verdict.KEEP.label else "green"
-    text.append(f" is in {' and in '.join(said['where'])}: ")
+    where = " and in ".join(_PLACES[place] for place in said["where"])
+    text.append(f" is in {where}: ")
     return text.append(f"{said['verdict']} ({said['reason']})", style=style)
+
+
+_PLACES = {"cache": "the cache", "quarantine": "quarantine"}
 
 
 def _facts(said: Data) -> Iterator[tuple[str, object]]:

@@ -56,7 +56,7 @@ def cli() -> None:
     \b
       sharedcache --base /var/lib/nova/instances/_base --zookeeper zk1:2181 status
       sharedcache status --config-file /etc/sharedcache/sharedcache.conf -f json
-      SHAREDCACHE_CONFIG=/etc/nova/nova.conf:/etc/sharedcache.conf sharedcache plan
+      SHAREDCACHE_CONFIG=/etc/nova/nova.conf:/etc/cache.conf sharedcache plan
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
     if debugging():
         logging.basicConfig(level=logging.DEBUG)

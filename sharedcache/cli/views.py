@@ -113,11 +113,16 @@ def status_parts(data: Data) -> Iterator[RenderableType]:
     )
     yield from gate_parts(data["gate"])
     yield from _holders(data["held_back_by_node"])
-    if data["held_back"]:
-        yield Text("What the quarantine waits for:")
+    others = [o for o in data["held_back"] if not o["by"].startswith(_OF_NODES)]
+    if others:
+        yield Text("What else the quarantine waits for:")
         yield output.table_of(
-            ("files", "size", "by"), _cut(data["held_back"], lambda one: [one["by"]])
+            ("files", "size", "by"), _cut(others, lambda one: [one["by"]])
         )
+
+
+_OF_NODES = ("gate: node-", "used by ", "still seen by ", "seen a while ago by ")
+"""How a wait begins that names a node, which has its row in the table by node."""
 
 
 def _not_live(nodes: list[Data]) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from sharedcache.core.gate import Closes, Code, Gate, NodeView
+from sharedcache.core.gate import Closes, Code, Gate, NodeView, Reason
 from sharedcache.core.model import (
     NANOSECONDS,
     EntryState,
@@ -192,13 +192,26 @@ def used(words: tuple[Word, ...]) -> Iterator[Obstacle]:
 
 
 def _closed(gate: Gate) -> Iterator[Obstacle]:
-    for reason in gate.reasons:
-        if reason.closes is Closes.ALL and reason.code is not Code.BRAKE:
-            yield Obstacle(
-                Rule.GATE_CLOSED,
-                f"the gate is closed: {reason.code.value} ({reason.subject})",
-                reason.message,
-            )
+    every = [r for r in gate.reasons if r.closes is Closes.ALL]
+    for one in gate_obstacles(every, "the gate is closed"):
+        if one.rule is not Rule.BRAKE:
+            yield one
+
+
+def gate_obstacles(reasons: Iterable[Reason], what: str) -> Iterator[Obstacle]:
+    """Tell of the gate's reasons, those of one code together."""
+    by_code: dict[Code, list[Reason]] = {}
+    for reason in reasons:
+        by_code.setdefault(reason.code, []).append(reason)
+    for code, alike in by_code.items():
+        more = f" (and {len(alike) - 1} more like it)" if len(alike) > 1 else ""
+        subjects = tuple(reason.subject for reason in alike)
+        yield Obstacle(
+            Rule.BRAKE if code is Code.BRAKE else Rule.GATE_CLOSED,
+            f"{what}: {code.value} ({listed(subjects)})",
+            alike[0].message + more,
+            subjects,
+        )
 
 
 def _open(court: Court, name: str) -> Iterator[Obstacle]:

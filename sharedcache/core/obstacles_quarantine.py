@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from sharedcache.core.gate import Code
 from sharedcache.core.model import NANOSECONDS, EntryState, ManifestEntry, Report
 from sharedcache.core.obstacles import (
     Court,
     Obstacle,
     Rule,
+    gate_obstacles,
     held,
     listed,
     restoring,
@@ -29,12 +29,8 @@ def entry_obstacles(court: Court, entry: ManifestEntry) -> Iterator[Obstacle]:
             "the leader settles it in its next pass",
         )
         return
-    for reason in court.plan.gate.reasons:
-        yield Obstacle(
-            Rule.BRAKE if reason.code is Code.BRAKE else Rule.GATE_CLOSED,
-            f"the gate is closed for purging: {reason.code.value} ({reason.subject})",
-            reason.message,
-        )
+    reasons = court.plan.gate.reasons
+    yield from gate_obstacles(reasons, "the gate is closed for purging")
     yield from _entry_evidence(court, entry)
     yield from _entry_times(court, entry)
 

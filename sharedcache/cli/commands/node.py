@@ -16,7 +16,12 @@ from sharedcache.core.planner import node_of
 
 @click.group()
 def node() -> None:
-    """Look at the nodes that are expected to report, and say which are."""
+    """Look at the nodes that are expected to report, and say which are.
+
+    \b
+      sharedcache node list
+      sharedcache node expect compute-1 compute-2
+    """  # noqa: D301 - \b is click's mark for text that is not wrapped
 
 
 @node.command("list")

@@ -73,7 +73,11 @@ def approve(given: Given, digest: str) -> None:
 
 @click.group()
 def hold() -> None:
-    """Order that files are kept, whatever their age and use."""
+    """Order that files are kept, whatever their age and use.
+
+    \b
+      sharedcache hold list
+    """  # noqa: D301 - \b is click's mark for text that is not wrapped
 
 
 @hold.command("add")
@@ -98,7 +102,11 @@ def add_hold(given: Given, name: str, why: str) -> None:
 @common_options
 @pass_given
 def list_holds(given: Given) -> None:
-    """List the holds."""
+    """List the files that are kept on an operator's order, and why.
+
+    \b
+      sharedcache hold list
+    """  # noqa: D301 - \b is click's mark for text that is not wrapped
     with connected(given) as to:
         found = operator.holds(to.session)
     given.emit(
@@ -114,7 +122,11 @@ def list_holds(given: Given) -> None:
 @common_options
 @pass_given
 def remove_hold(given: Given, name: str) -> None:
-    """Take the hold on NAME back."""
+    """Take the hold on NAME back: its age and use count again.
+
+    \b
+      sharedcache hold remove da39a3ee5e6b4b0d3255bfef95601890afd80709
+    """  # noqa: D301 - \b is click's mark for text that is not wrapped
     with connected(given) as to:
         operator.release(to.session, name)
     given.emit(

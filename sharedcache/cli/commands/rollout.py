@@ -19,7 +19,11 @@ from sharedcache.core.rollout import Stage
 
 @click.group()
 def rollout() -> None:
-    """Follow the upgrade to the newest schema, and commit to it."""
+    """Follow the upgrade to the newest schema, and commit to it.
+
+    \b
+      sharedcache rollout status
+    """  # noqa: D301 - \b is click's mark for text that is not wrapped
 
 
 @rollout.command("status")

@@ -35,7 +35,11 @@ def demo(*, ensemble: bool, keep: bool, pause: bool) -> None:
 
     Takes about a minute, needs Java, ZooKeeper and qemu-img, and leaves
     nothing behind.  The exit code is 0 if everything was observed, else 1.
-    """
+
+    \b
+      sharedcache demo
+      sharedcache demo --ensemble --pause
+    """  # noqa: D301 - \b is click's mark for text that is not wrapped
     show = Show(servers=_ENSEMBLE if ensemble else 1, keep=keep, pause=pause)
     try:
         code = run_show(show)

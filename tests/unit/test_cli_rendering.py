@@ -1,0 +1,246 @@
+"""What people see: a thousand nodes, narrow terminals, columns, colours, watching."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+
+from sharedcache.cleaner.observe import Counters, Observed
+from sharedcache.cli import data, explained, output, views
+from sharedcache.cli.commands import plan as plan_command
+from sharedcache.cli.commands import status as status_command
+from sharedcache.cli.main import cli
+from sharedcache.core.explain import explain
+from sharedcache.core.model import Authorisation, ManifestBatch, Rollout
+from sharedcache.core.plan import Observation
+from sharedcache.core.planner import make_plan
+from sharedcache.core.policy import CleanerPolicy
+from sharedcache.core.ports import DisconnectedError
+from sharedcache.ledger import Versioned
+from tests.property.strategies import (
+    D1,
+    D2,
+    FAILED,
+    entry,
+    file_facts,
+    observation,
+    report,
+    table,
+    uses_of,
+    view,
+)
+
+NODES = 1000
+POLICY = CleanerPolicy()
+
+
+def big() -> Observation:
+    """Build a thousand nodes: a tenth missing, a twentieth degraded, one user."""
+    nodes = []
+    for number in range(NODES):
+        name = f"compute-{number:04d}.cell-1.example.net"
+        failures = FAILED if number % 20 == 1 else ()
+        now = uses_of(D2) if number == 5 else uses_of()
+        said = report(name, failures=failures, now=now)
+        nodes.append(view(said, member=number % 10 != 0))
+    batch = ManifestBatch("b", (entry(D1, 1, size=7_000_000), entry(D2, 2)))
+    return observation(
+        *nodes, files=table((D1, file_facts()), (D2, file_facts())), manifest=(batch,)
+    )
+
+
+def observed(seen: Observation) -> Observed:
+    """Put versions around an observation, as a connection gives it."""
+    return Observed(
+        seen=seen,
+        counters=Counters(1, 1),
+        roster_changes=0,
+        epoch=Versioned(3, 3),
+        round=Versioned(seen.round, 1),
+        authorisation=Authorisation(),
+        rollout=Rollout(2),
+        rollout_version=0,
+        leader="host-7",
+    )
+
+
+def rendered(columns: int, said: data.Data, show: Any) -> list[str]:
+    """Render what a terminal of this width shows."""
+    written = io.StringIO()
+    console = Console(
+        file=written, width=columns, force_terminal=True, color_system=None
+    )
+    show(console, said)
+    return written.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_thousand_nodes_fit_a_screen(columns: int) -> None:
+    """Nodes are grouped, the first few named; nothing runs over the edge."""
+    seen = big()
+    said = data.status(observed(seen), make_plan(POLICY, seen), "demo", 0.0)
+    lines = rendered(columns, said, views.status)
+    assert max(len(line.rstrip()) for line in lines) <= columns
+    assert len(lines) < 100, f"{len(lines)} lines for {NODES} nodes"
+    text = " ".join(" ".join(lines).split())
+    assert "1000: 850 live, 0 sealed, 100 missing, 50 degraded" in text
+    assert "and 97 more" in text
+    assert "compute-0000" in text
+    assert "more (-f json has all)" in text
+    assert len(said["nodes_not_live"]) == 150
+    assert len(said["held_back_by_node"]) == 151
+
+
+def test_who_holds_back_is_told_by_node_and_bytes() -> None:
+    """A missing node holds everything back, a user what it uses."""
+    seen = big()
+    said = data.status(observed(seen), make_plan(POLICY, seen), "demo", 0.0)
+    by_node = {one["node"].partition(".")[0]: one for one in said["held_back_by_node"]}
+    gone = by_node["compute-0000"]
+    assert (gone["state"], gone["files"]) == ("missing", 2)
+    assert gone["bytes"] == 7_004_096
+    assert {"awaited", "gate"} == set(gone["why"])
+    user = by_node["compute-0005"]
+    assert (user["why"], user["files"], user["bytes"]) == (["uses"], 1, 4096)
+    assert by_node["compute-0001"]["state"] == "degraded"
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_an_explanation_fits_its_terminal(columns: int) -> None:
+    """A file with a thousand nodes: who bears on it is named, the rest counted."""
+    seen = big()
+    made = make_plan(POLICY, seen)
+    told = explain(POLICY, seen, made, D2)
+    said = explained.explanation(told, explained.Evidence(), made.gate, 0.0)
+    lines = rendered(columns, said, explained.show)
+    assert max(len(line.rstrip()) for line in lines) <= columns
+    assert len(lines) < 80
+    assert len(said["nodes"]) == NODES
+    text = " ".join(" ".join(lines).split())
+    assert "Nodes that do not name it: 999." in text
+    assert "in the cache and in quarantine" in text
+
+
+@pytest.mark.parametrize("instant", [1e30, float(2**63), -1.0])
+def test_a_time_that_no_calendar_has_breaks_nothing(instant: float) -> None:
+    """Absurd times of files keep them, and are shown as that."""
+    assert explained._when(instant)
+
+
+class Fake:
+    """A connection whose looks are given one after the other."""
+
+    def __init__(self, *looks: Observation | Exception) -> None:
+        self._looks = list(looks)
+        self.settings = type("S", (), {"cluster": "demo"})()
+
+    def look(self, *, scan: bool = True, quietly: bool = False) -> Any:
+        """Give the next look; Ctrl-C comes after the last one."""
+        del scan, quietly
+        if not self._looks:
+            raise KeyboardInterrupt
+        found = self._looks.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return observed(found), make_plan(POLICY, found)
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch, fake: Fake, *arguments: str, **env: str
+) -> Result:
+    """Run one command over given looks."""
+
+    @contextmanager
+    def connected(_: object) -> Iterator[Fake]:
+        yield fake
+
+    for module in (status_command, plan_command):
+        monkeypatch.setattr(module, "connected", connected)
+    return CliRunner().invoke(cli, arguments, env=env)
+
+
+def test_watching_in_a_pipe_gives_a_line_a_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Trouble in between is told and waited out, and Ctrl-C is a good end."""
+    seen = observation()
+    fake = Fake(seen, DisconnectedError("no answer"), seen)
+    result = run(monkeypatch, fake, "status", "--watch", "0.1", "-f", "json")
+    assert result.exit_code == 0, result.output
+    looks = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [look["cluster"] for look in looks] == ["demo", "demo"]
+    assert "no answer" in result.stderr
+    tables = run(monkeypatch, Fake(seen, seen), "status", "--watch", "0.1")
+    assert tables.stdout.count("Gate: open") == 2
+
+
+def test_watching_ends_if_it_cannot_even_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails at the first look is a wrong setting more often than a storm."""
+    result = run(monkeypatch, Fake(DisconnectedError("no answer")), "status", "--watch")
+    assert result.exit_code == 1
+    assert "no answer" in result.stderr
+
+
+def test_columns_are_chosen_in_the_order_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a list, keys of a mapping, keys of keys, and the rows of a plan."""
+    seen = observation(files=table((D1, file_facts(size=7))))
+    one = run(
+        monkeypatch,
+        Fake(seen),
+        *("status", "-f", "value", "-c", "gate.open", "-c", "cluster"),
+    )
+    assert one.stdout == "true\ndemo\n"
+    rows = run(
+        monkeypatch, Fake(seen), *("plan", "-f", "value", "-c", "bytes", "-c", "name")
+    )
+    assert rows.stdout == f"7 {D1}\n"
+    both = run(monkeypatch, Fake(seen), "plan", "-f", "json", "-c", "digest")
+    assert set(json.loads(both.stdout)) == {"digest"}
+    shown = run(monkeypatch, Fake(seen), "plan", "-c", "verdict").stdout
+    assert "quarantine" in shown
+    assert D1 not in shown
+    nothing = Fake(observation())
+    empty = run(monkeypatch, nothing, *("plan", "-f", "value", "-c", "name"))
+    assert (empty.exit_code, empty.stdout) == (0, "")
+    wrong = run(monkeypatch, Fake(seen), "status", "-c", "gait")
+    assert wrong.exit_code == 2
+    assert "no column gait" in wrong.stderr
+    assert "rollout" in wrong.stderr
+
+
+def test_colours_are_for_terminals_that_want_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """None in a pipe; NO_COLOR takes them from a terminal too, errors included."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    red = "\x1b[31m"
+    shown: dict[str, str] = {}
+    for setting in ("", "1"):
+        if setting:
+            monkeypatch.setenv("NO_COLOR", setting)
+        terminal = Terminal()
+        monkeypatch.setattr("sys.stdout", terminal)
+        gate = {"open": False, "purge_open": False, "reasons": []}
+        views.gate(output.stdout(), gate)
+        shown[setting] = terminal.getvalue()
+    assert red in shown[""]
+    assert red not in shown["1"]
+    piped = io.StringIO()
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setattr("sys.stdout", piped)
+    views.gate(output.stdout(), gate)
+    assert "\x1b" not in piped.getvalue()
