@@ -105,8 +105,7 @@ class OperatorRestore:
         self._check_cluster()
         entry_id = self._choose(asked).entry.entry
         self._mark(entry_id, asked)
-        linked = self._link(entry_id, asked)
-        untouched = self._touch(entry_id, asked)
+        linked, untouched = self._link(entry_id, asked)
         found = self._start_again(entry_id, asked)
         if not linked:
             self._require_ours(found.entry)
@@ -223,8 +222,11 @@ class OperatorRestore:
             f"the record of {asked} changes faster than it can be written: try again"
         )
 
-    def _link(self, entry_id: str, asked: str) -> bool:
-        """Link the file to its name under the name's lock; ``False`` if taken."""
+    def _link(self, entry_id: str, asked: str) -> tuple[bool, str]:
+        """Link the file to its name, and touch it, under the name's lock.
+
+        Tells whether it was linked now, and why it could not be touched.
+        """
         failure: Exception | None = None
         for _ in range(TRIES):
             entry = self._again(entry_id, asked).entry
@@ -238,27 +240,27 @@ class OperatorRestore:
             try:
                 self.storage.restore(entry.epoch, entry.leaf, entry.name)
             except NameExistsError:
-                return False
+                return False, self._touch(entry)
             except (FencedError, NameMissingError, OutcomeUnknownError) as error:
                 # A successor moves the entry, or the answer was lost: look again.
                 failure = error
             else:
-                return True
+                return True, self._touch(entry)
             finally:
                 self.locks.release()
             self.clock.wait(PAUSE_S)
         raise StorageError(f"{asked} was not linked, run this again: {failure}")
 
-    def _touch(self, entry_id: str, asked: str) -> str:
+    def _touch(self, entry: ManifestEntry) -> str:
         """Set the file's time to now, as an agent does with what is used.
 
-        Without it the file's age would let the next pass take it again.
+        Without it the file's age would let the next pass take it again.  Under
+        the lock, since a leader that planned before the mark looks at the time
+        once more when it has that lock.
         """
-        entry = self._again(entry_id, asked).entry
-        if not self._is_ours(entry):
-            return ""
         try:
-            self.storage.touch(entry.name)
+            if self._is_ours(entry):
+                self.storage.touch(entry.name)
         except (StorageError, OutcomeUnknownError) as error:
             return str(error)
         return ""

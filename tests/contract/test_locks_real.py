@@ -391,3 +391,29 @@ def _alive(pid: int) -> bool:
     except OSError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_lock_is_asked_for_without_being_taken(tmp_path: Path) -> None:
+    """Held by Nova, by us, by nobody; nothing is made, and nobody waits for us."""
+    lock_dir = tmp_path / "locks"
+    world = RealLocks(lock_dir)
+    with NovaNameLocks(str(lock_dir)) as asking, world.real:
+        assert asking.held(NAME) is False
+        assert not lock_dir.exists()
+        lock_dir.mkdir()
+        assert asking.held(NAME) is False
+        assert not world.path(NAME).exists()
+        with world.nova_holds(NAME):
+            assert asking.held(NAME) is True
+        assert asking.held(NAME) is False
+        assert world.nova_could(NAME)
+        assert world.real.take(NAME, 0.0, LONG_S)
+        assert asking.held(NAME) is True
+        assert asking.held(OTHER) is False
+        world.real.release()
+        with pytest.raises(ValueError, match="not a cache name"):
+            asking.held("a/b")
+        world.path(NAME).unlink()
+        world.path(NAME).symlink_to("elsewhere")
+        assert asking.held(NAME) is None
+        assert asking.last_error

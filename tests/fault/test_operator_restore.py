@@ -194,3 +194,25 @@ def test_a_busy_lock_leaves_the_mark_for_the_nextattempt(sites: Iterator[Site]) 
     downloader.close()
     assert restorer(site).run(path.name).linked
     eventually(path.exists, 1.0, "the file")
+
+
+def test_the_file_is_young_before_its_lock_is_let_go(sites: Iterator[Site]) -> None:
+    """A leader that planned before the mark gets the lock, and finds it touched."""
+    site = next(sites)
+    path = site.image(image_id())
+    agent, cleaner = site.agent("n1"), site.cleaner("c1", replace(FAST, grace_s=3600.0))
+    settle(agent, cleaner, until=partial(gone, path), what="it is quarantined")
+    leader = NovaNameLocks(str(site.locks))
+    site.stack.callback(leader.close)
+    taken_meanwhile: list[bool] = []
+    restore = restorer(site)
+    touch = restore.storage.touch
+
+    def watched(name: str) -> None:
+        taken_meanwhile.append(leader.take(name, 0.0, 1.0))
+        touch(name)
+
+    restore.storage.touch = watched  # type: ignore[method-assign]
+    restore.run(path.name)
+    assert taken_meanwhile == [False]
+    assert leader.take(path.name, 0.0, 1.0)

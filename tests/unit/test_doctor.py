@@ -6,16 +6,19 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sharedcache.adapters.storage import DirectoryStorage
 from sharedcache.adapters.storage.mountinfo import Mount
 from sharedcache.adapters.storage.trial import Trial
 from sharedcache.adapters.zookeeper.probe import ServerWord, ask
 from sharedcache.cli.doctor import helper, judge
 from sharedcache.cli.doctor.findings import Level, ok
 from sharedcache.cli.doctor.servers import ask_all
+from sharedcache.core.ports import StorageError
 
 
 def _levels(*options: str, kind: str = "nfs4") -> dict[str, Level]:
@@ -182,3 +185,25 @@ def test_a_server_may_keep_its_version_to_itself() -> None:
         word = ask(f"127.0.0.1:{port}", f"127.0.0.1:{port}", 5.0)
         thread.join()
     assert (word.error, word.version, word.mode) == ("", "", "")
+
+
+def test_a_trial_that_fails_names_its_step_and_leaves_nothing(tmp_path: Path) -> None:
+    """A directory in which nothing may be renamed, and one that is whole."""
+    base = tmp_path / "_base"
+    base.mkdir()
+    with DirectoryStorage(str(base)) as storage:
+        with pytest.raises(StorageError, match="not mounted here, or `init`"):
+            storage.trial()
+        assert list(base.iterdir()) == []
+        control = base / ".sharedcache"
+        control.mkdir()
+        found = storage.trial()
+        assert abs(found.offset_s) < 60
+        assert list(base.iterdir()) == [control]
+        assert list(control.iterdir()) == []
+        control.rmdir()
+        control.write_text("not a directory")
+        storage.refresh()
+        with pytest.raises(StorageError, match="not a directory"):
+            storage.trial()
+        assert list(base.iterdir()) == [control]
