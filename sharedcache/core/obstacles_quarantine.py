@@ -103,7 +103,7 @@ def _sight(court: Court, entry: ManifestEntry, apart: set[str]) -> Iterator[Obst
 def _entry_times(court: Court, entry: ManifestEntry) -> Iterator[Obstacle]:
     policy, seen = court.policy, court.seen
     heard = voices(seen.facts)
-    grace_ns = int(policy.grace_s * NANOSECONDS)
+    grace_ns = int(policy.grace_now_s(seen.space) * NANOSECONDS)
     left_ns = entry.since_ns + grace_ns - seen.storage_now_ns
     if left_ns > 0:
         yield Obstacle(
