@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from sharedcache import ledger
-from sharedcache.core import codec
+from sharedcache.core import codec, names
 from sharedcache.core.model import (
     Baseline,
     EntryState,
@@ -139,9 +139,8 @@ class Restorer:
     def _link(self, entry: ManifestEntry) -> bool:
         """Link the file to its name, under the name's lock against downloads."""
         policy = self.world.policy
-        if not self.world.locks.take(
-            entry.name, policy.lock_wait_s, policy.lock_hold_s
-        ):
+        lock = names.lock_name(entry.name)
+        if not self.world.locks.take(lock, policy.lock_wait_s, policy.lock_hold_s):
             self.world.journal.event("restore-lock-busy", name=entry.name)
             return False
         try:

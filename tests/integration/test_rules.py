@@ -14,6 +14,7 @@ from sharedcache import ledger
 from sharedcache.cleaner.service import CleanerService
 from sharedcache.core import codec
 from sharedcache.core.model import Authorisation, ManifestEntry
+from sharedcache.core.names import digest_of
 from sharedcache.core.ports import Coordination, Set
 from sharedcache.node.service import NodeService
 from tests.support.inprocess import FAST, Site, image_id, publish, settle
@@ -205,6 +206,26 @@ def test_a_file_whose_lock_is_held_stays(site: Site) -> None:
     assert path.exists()
     agent.world.locks.release()
     settle(agent, cleaner, until=lambda: not path.exists(), what="taken once free")
+
+
+def test_a_partial_file_is_restored_under_its_whole_files_lock(site: Site) -> None:
+    """Whoever downloads ``X.part`` holds the lock of ``X``: so does its restore."""
+    agent, cleaner = site.agent("n1"), site.cleaner("c1", SLOW)
+    publish(agent)
+    path = site.file(f"{digest_of(image_id()).hex()}.part")
+    settle(agent, cleaner, until=lambda: not path.exists(), what="quarantined")
+    taken: list[str] = []
+    locks = agent.world.locks
+    ask = locks.take
+
+    def take(name: str, wait_s: float, hold_s: float) -> bool:
+        taken.append(name)
+        return ask(name, wait_s, hold_s)
+
+    locks.take = take  # type: ignore[method-assign]
+    site.uses("n1", names=[path.name])
+    settle(agent, until=path.exists, what="restored")
+    assert set(taken) == {path.stem}
 
 
 def test_an_inode_that_changed_in_quarantine_waits_in_full_again(site: Site) -> None:
