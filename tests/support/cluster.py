@@ -72,13 +72,17 @@ class Answer:
 
 @dataclass
 class Daemon:
-    """One agent or cleaner: its settings, and its process while it runs."""
+    """One agent or cleaner: its settings, and its process while it runs.
+
+    ``prefix`` is a program, by its absolute path, that runs it as another user.
+    """
 
     name: str
     module: str
     config: Path
     log: Path
     environ: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -97,7 +101,11 @@ class Daemon:
         assert not self.running, f"{self.name} runs already"
         with self.log.open("ab") as output:
             self.process = start_child(
-                [sys.executable, "-m", self.module, "--config-file", str(self.config)],
+                [
+                    *self.prefix,
+                    *(sys.executable, "-m", self.module),
+                    *("--config-file", str(self.config)),
+                ],
                 directory=self.config.parent,
                 output=output.fileno(),
                 environ=clean_environment(**self.environ),

@@ -10,7 +10,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from sharedcache.cleaner.world import CleanerWorld
 from sharedcache.core.gate import Code
 from sharedcache.core.names import Kind, digest_of
 from sharedcache.core.policy import AgentPolicy, CleanerPolicy
+from sharedcache.core.ports import Source
 from sharedcache.node.service import NodeService, start
 from sharedcache.node.world import World
 from tests.support.polling import eventually
@@ -186,9 +187,17 @@ class Site:
         return SystemdHost(proc=str(proc), systemctl=str(script))
 
     def agent(
-        self, node: str, *, host: SystemdHost | None = None, **policy: object
+        self,
+        node: str,
+        *,
+        host: SystemdHost | None = None,
+        sources: Sequence[Source] | None = None,
+        **policy: object,
     ) -> NodeService:
-        """Start an agent; its uses file is empty unless written before."""
+        """Start an agent; its uses file is empty unless written before.
+
+        ``sources`` are asked in place of the uses file.
+        """
         if not (self.root / f"{node}.json").exists():
             self.uses(node)
         locks = NovaNameLocks(str(self.locks))
@@ -204,7 +213,7 @@ class Site:
             storage=self.storage(),
             coordination=self.session(node),
             locks=locks,
-            sources=[UsesFileSource(str(self.root / f"{node}.json"))],
+            sources=sources or [UsesFileSource(str(self.root / f"{node}.json"))],
             clock=clock,
             tokens=RandomTokens(),
             host=host or SystemdHost(base=str(self.base), hypervisors=["libvirtd"]),
