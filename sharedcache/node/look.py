@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from sharedcache import ledger
 from sharedcache.core.model import (
     NANOSECONDS,
+    Cluster,
     EntryState,
     ManifestBatch,
     ManifestEntry,
     SourceFailure,
+    Unreadable,
     UseIndex,
     Uses,
 )
@@ -146,10 +148,9 @@ class Looker:
         storage_time_ns, cache_s = 0, 0.0
         try:
             marker = storage.read_marker()
-            if ledger.marker_of(marker) != self.identity.cluster:
-                failures.append(
-                    SourceFailure("storage", "the base directory is another's now")
-                )
+            found = ledger.marker_of(marker)
+            if found != self.identity.cluster:
+                failures.append(SourceFailure("storage", _not_ours(found)))
             else:
                 facts = storage.witness_touch(self.world.policy.node)
                 storage_time_ns = facts.mtime_ns
@@ -159,7 +160,10 @@ class Looker:
             failures.append(SourceFailure("storage", str(error)))
         if ground is not None and ground.broken_manifest:
             failures.append(
-                SourceFailure("manifest", "a record of the manifest cannot be read")
+                SourceFailure(
+                    "manifest",
+                    "a record of the manifest cannot be read: see `sharedcache status`",
+                )
             )
         return storage_time_ns, cache_s, failures
 
@@ -266,3 +270,18 @@ class Looker:
             for entry in batch.entries
             if used.covers(entry.name)
         )
+
+
+def _not_ours(found: Cluster | Unreadable | None) -> str:
+    """Say what became of the base directory, and what to do about it."""
+    if found is None:
+        return "the base directory has no cluster marker any more: is it mounted?"
+    if isinstance(found, Unreadable):
+        return (
+            f"the base directory's cluster marker cannot be read ({found.why}): look "
+            "at the storage, and put a copy of the file back"
+        )
+    return (
+        f"the base directory belongs to another cluster now ({found.name}, "
+        f"{found.identity}): mount the right one"
+    )

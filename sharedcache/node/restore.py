@@ -141,7 +141,7 @@ class Restorer:
         policy = self.world.policy
         lock = names.lock_name(entry.name)
         if not self.world.locks.take(lock, policy.lock_wait_s, policy.lock_hold_s):
-            self.world.journal.event("restore-lock-busy", name=entry.name)
+            self._tell_lock(entry.name)
             return False
         try:
             self.world.storage.restore(entry.epoch, entry.leaf, entry.name)
@@ -159,6 +159,19 @@ class Restorer:
             self.world.locks.release()
         self.world.journal.event("restored", name=entry.name, entry=entry.entry)
         return True
+
+    def _tell_lock(self, name: str) -> None:
+        """Tell a lock that is held from one that cannot be taken at all."""
+        error = self.world.locks.last_error
+        if not error:
+            self.world.journal.event("restore-lock-busy", name=name)
+            return
+        self.world.journal.event(
+            "restore-lock-failed",
+            name=name,
+            error=error,
+            advice="nothing can be restored: check the lock directory",
+        )
 
     def _start_again(  # noqa: PLR0911 - each doubt ends it for this scan
         self, batch: ManifestBatch, entry: ManifestEntry

@@ -55,9 +55,7 @@ class Guests:
     def goes_on(self, bad: Path, cleaner: CleanerService) -> None:
         """Remove the bad disk; everything goes on by itself."""
         bad.unlink()
-        settle(
-            self.agent, cleaner, until=self.stake.gone, what="it goes on without it"
-        )
+        settle(self.agent, cleaner, until=self.stake.gone, what="it goes on without it")
 
     def followed(self, *names: str) -> Report:
         """See that a strange disk is understood: whole report, these names used."""
@@ -102,7 +100,9 @@ def test_a_qcow2_chain_with_a_loop_is_followed_once(guests: Guests) -> None:
     first, second = guests.path / "a" / "disk", guests.path / "b" / "disk"
     guests.disk("a", backing=str(second))
     guests.disk("b", backing=str(guests.path / "a" / "middle"))
-    guests.disk("a", "middle", backing=str(first), data_file=str(guests.site.base / name))
+    guests.disk(
+        "a", "middle", backing=str(first), data_file=str(guests.site.base / name)
+    )
     guests.followed(name)
 
 
