@@ -7,7 +7,8 @@ ZooKeeper through the port alone, one effect a call of the port.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -159,6 +160,22 @@ def marker_of(data: bytes | None) -> Cluster | Unreadable | None:
         return None
     text = data
     return codec.readable(lambda: codec.cluster_from_record(codec.from_text(text)))
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Name the record in a ``RecordError``, and say what to do about it."""
+    try:
+        yield
+    except codec.NewerRecordError as error:
+        raise codec.NewerRecordError(
+            f"{what} in ZooKeeper cannot be read ({error}): upgrade this host"
+        ) from error
+    except codec.RecordError as error:
+        raise codec.RecordError(
+            f"{what} in ZooKeeper cannot be read ({error}): `sharedcache recover` "
+            "shows what to do"
+        ) from error
 
 
 def counter_of(record: Record | None) -> Versioned[int]:

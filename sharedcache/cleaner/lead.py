@@ -85,7 +85,8 @@ def check_standing(world: CleanerWorld) -> None:
     reader.read(world.coordination, world.coordination.get(ledger.MANIFEST))
     for batch, broken in reader.broken.items():
         raise CannotStandError(f"the manifest's record {batch}: {broken.why}")
-    number = ledger.counter_of(world.coordination.get(ledger.EPOCH))
+    with ledger.reading("the epoch"):
+        number = ledger.counter_of(world.coordination.get(ledger.EPOCH))
     epochs = world.storage.epochs()
     if max(epochs, default=0) > number.value:
         raise CannotStandError(

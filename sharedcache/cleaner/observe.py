@@ -151,9 +151,7 @@ class Observer:
             roster_changes=roster_changes,
             epoch=epoch_record,
             round=round_record,
-            authorisation=Authorisation(version=NEVER)
-            if lost
-            else ledger.authorisation_of(head[ledger.AUTHORISATION]),
+            authorisation=_authorisation(head[ledger.AUTHORISATION], lost=lost),
             rollout=rollout,
             rollout_version=NEVER if rollout_record is None else rollout_record.version,
             leader=coordination.leader(),
@@ -265,15 +263,19 @@ def _numbers(
     if lost:
         return ledger.Versioned(0, NEVER), ledger.Versioned(0, NEVER)
     try:
-        return (
-            ledger.counter_of(head[ledger.EPOCH]),
-            ledger.counter_of(head[ledger.ROUND]),
-        )
+        with ledger.reading("the epoch"):
+            epoch = ledger.counter_of(head[ledger.EPOCH])
+        with ledger.reading("the round"):
+            return epoch, ledger.counter_of(head[ledger.ROUND])
     except codec.RecordError as error:
-        raise CoordinationError(
-            f"the epoch or the round in ZooKeeper cannot be read: {error}; "
-            "`sharedcache recover` shows what to do"
-        ) from error
+        raise CoordinationError(str(error)) from error
+
+
+def _authorisation(record: Record | None, *, lost: bool) -> Authorisation:
+    if lost:
+        return Authorisation(version=NEVER)
+    with ledger.reading("the authorisation"):
+        return ledger.authorisation_of(record)
 
 
 def _strangers(

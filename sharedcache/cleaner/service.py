@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sharedcache import ledger
 from sharedcache.cleaner.act import Actor, Pacer
 from sharedcache.cleaner.brake import BrakeKeeper
 from sharedcache.cleaner.finalize import RefusedError, finalize, publish_schema
@@ -26,6 +27,7 @@ from sharedcache.core.model import EntryState, Rollout
 from sharedcache.core.plan import Plan, Purging
 from sharedcache.core.planner import make_plan, voices
 from sharedcache.core.ports import (
+    ConflictError,
     CoordinationError,
     FencedError,
     OutcomeUnknownError,
@@ -90,6 +92,13 @@ class CleanerService:
         except CannotStandError as error:
             self._tell_standing(str(error))
             return standing_s
+        except ConflictError as error:
+            if error.path == ledger.EPOCH:
+                # Every transaction of ours checks it, so none would ever pass.
+                self.world.journal.event("standing-down", why=error)
+                self.stand_down()
+                return policy.session_timeout_s
+            self._tell_failed(error)
         except InterruptedPassError as error:
             self.world.journal.event("pass-interrupted", why=error)
         except PlanRejectedError as error:
@@ -102,10 +111,11 @@ class CleanerService:
             StorageError,
             codec.RecordError,
         ) as error:
-            self.world.journal.event(
-                "pass-failed", error=error, kind=type(error).__name__
-            )
+            self._tell_failed(error)
         return soon_s
+
+    def _tell_failed(self, error: Exception) -> None:
+        self.world.journal.event("pass-failed", error=error, kind=type(error).__name__)
 
     def _tell_standing(self, why: str) -> None:
         """Tell once why this cleaner does not lead."""

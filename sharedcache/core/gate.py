@@ -140,7 +140,8 @@ def evaluate(facts: GateFacts) -> Gate:
             Code.NODE_SCHEMA_UNKNOWN,
             Closes.ALL,
             "cleaner",
-            f"this cleaner cannot read the manifest's record {record}: upgrade it",
+            f"this cleaner cannot read the manifest's record {record}: upgrade it if "
+            "the record is newer; else `sharedcache recover`",
         )
         for record in facts.unreadable
     )
@@ -176,12 +177,17 @@ def _cluster(facts: GateFacts) -> Iterator[Reason]:
             "data, `sharedcache recover`",
         )
     elif isinstance(disk, Unreadable) or isinstance(tree, Unreadable) or disk != tree:
+        advice = "check base, zookeeper and cluster in the settings"
+        if isinstance(disk, Unreadable):
+            advice = f"look at the storage; {_way_out(disk)}"
+        elif isinstance(tree, Unreadable):
+            advice = _way_out(tree)
         yield Reason(
             Code.CLUSTER_MISMATCH,
             Closes.ALL,
             "storage",
             f"the directory belongs to {_name(disk)}, ZooKeeper's tree to "
-            f"{_name(tree)}: check base, zookeeper and cluster in the settings",
+            f"{_name(tree)}: {advice}",
         )
     if facts.storage_epoch > facts.zookeeper_epoch:
         yield Reason(
@@ -192,6 +198,12 @@ def _cluster(facts: GateFacts) -> Iterator[Reason]:
             f"{facts.storage_epoch}: it was restored from an old copy, or another one "
             "acts on this directory; `sharedcache recover` shows what to do",
         )
+
+
+def _way_out(found: Unreadable) -> str:
+    if found.newer:
+        return "upgrade this cleaner"
+    return "`sharedcache recover` shows what to do"
 
 
 def _name(cluster: Cluster | Unreadable | None) -> str:
@@ -227,7 +239,8 @@ def _rollout(facts: GateFacts) -> Iterator[Reason]:
             Code.ROLLOUT_NOT_FINALIZED,
             Closes.ALL,
             "rollout",
-            f"the rollout's record cannot be read ({finalized.why})",
+            f"the rollout's record cannot be read ({finalized.why}): "
+            f"{_way_out(finalized)}",
         )
     elif not schema.is_known(finalized):
         yield Reason(
@@ -289,7 +302,8 @@ def _report(view: NodeView, report: Report, facts: GateFacts) -> Iterator[Reason
             Closes.ALL,
             node,
             f"{node} reported as {report.incarnation} but has {has} on the storage: "
-            "its agent restarted and has not reported since",
+            "its agent restarted and has not reported since, or another agent has the "
+            "same [agent] node",
         )
     if not schema.is_known(report.schema_version):
         yield Reason(

@@ -179,7 +179,10 @@ class AgentPolicy:
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the setting."""
         if not is_node_name(self.node):
-            raise PolicyError(f"[agent] node: {self.node!r} cannot name a node")
+            raise PolicyError(
+                f"[agent] node: {self.node!r} cannot name a node: set letters, digits, "
+                "dot, dash and underscore, up to 200"
+            )
         _require_durations(
             "agent",
             report_interval_s=self.report_interval_s,

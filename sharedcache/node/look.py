@@ -74,7 +74,7 @@ class Looker:
         """
         coordination = self.world.coordination
         coordination.sync()
-        number = ledger.counter_of(coordination.get(ledger.ROUND)).value
+        number = self._round()
         parent = coordination.get(ledger.MANIFEST)
         manifest = self._manifest.read(coordination, parent)
         return Ground(number, manifest, bool(self._manifest.broken))
@@ -88,7 +88,7 @@ class Looker:
         # A lagging server may answer with an older round, and an older round
         # here would claim that the window began before it did.
         self.world.coordination.sync()
-        reread = ledger.counter_of(self.world.coordination.get(ledger.ROUND)).value
+        reread = self._round()
         unbroken = self._unbroken and not failures
         self._take(Look(ground.round, reread, uses, unbroken, sees))
         self._unbroken = not failures
@@ -137,6 +137,11 @@ class Looker:
         """
         silent = any(s.name not in self._last_good for s in self.world.sources)
         return silent and self._inherited is None
+
+    def _round(self) -> int:
+        record = self.world.coordination.get(ledger.ROUND)
+        with ledger.reading("the round"):
+            return ledger.counter_of(record).value
 
     def _take(self, look: Look) -> None:
         self.windows = self.windows.after(look)

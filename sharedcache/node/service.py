@@ -40,7 +40,10 @@ def start(world: World, cluster_name: str) -> Identity:
             "`sharedcache init` run?"
         )
     if isinstance(cluster, Unreadable):
-        raise AgentRefusedError(f"the cluster marker cannot be read: {cluster.why}")
+        raise AgentRefusedError(
+            f"the cluster marker cannot be read: {cluster.why}; look at the storage, "
+            "and put a copy of .sharedcache/cluster back"
+        )
     if cluster.name != cluster_name:
         raise AgentRefusedError(
             f"the base directory belongs to cluster {cluster.name}, not to "
@@ -65,7 +68,9 @@ def _refuse_by_storage(world: World) -> None:
     rollout = codec.readable(lambda: codec.rollout_from_record(codec.from_text(text)))
     if isinstance(rollout, Unreadable):
         raise AgentRefusedError(
-            f"the finalized schema on the storage cannot be read: {rollout.why}"
+            f"the finalized schema on the storage cannot be read: {rollout.why}; "
+            "remove .sharedcache/schema, and the leader writes it again, or upgrade "
+            "this agent if it is newer"
         )
     policy = world.policy
     refuse_old_naming(
