@@ -61,7 +61,10 @@ def translate(error: BaseException, what: str) -> CoordinationError:
         # tooz wraps what kazoo said in its own general error.
         return translate(cause, what)
     if isinstance(error, _NO_ANSWER):
-        return DisconnectedError(f"{what}: no answer from ZooKeeper ({_shown(error)})")
+        return DisconnectedError(
+            f"{what}: no answer from ZooKeeper ({_shown(error)}): check that it runs, "
+            "and how busy it is"
+        )
     if isinstance(error, kazoo.SessionExpiredError):
         return SessionChangedError(f"{what}: the session has expired")
     if isinstance(error, kazoo.NoAuthError):

@@ -80,6 +80,7 @@ class Link:
             raise DisconnectedError(
                 f"no connection to ZooKeeper at {self.servers}"
                 + (f" (last: {failure})" if failure else "")
+                + ": check that it runs and that this host reaches it"
             )
         return self.raw
 
