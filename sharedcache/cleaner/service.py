@@ -85,20 +85,15 @@ class CleanerService:
                 self._begin(self.leadership)
             self.leadership.check()
             return self.tend(self.leadership)
-        except (DeposedError, FencedError) as error:
-            self.world.journal.event("standing-down", why=error)
-            self.stand_down()
-            return policy.session_timeout_s
-        except CannotStandError as error:
-            self._tell_standing(str(error))
-            return standing_s
-        except ConflictError as error:
-            if error.path == ledger.EPOCH:
-                # Every transaction of ours checks it, so none would ever pass.
+        except (DeposedError, FencedError, ConflictError) as error:
+            if _deposed(error):
                 self.world.journal.event("standing-down", why=error)
                 self.stand_down()
                 return policy.session_timeout_s
             self._tell_failed(error)
+        except CannotStandError as error:
+            self._tell_standing(str(error))
+            return standing_s
         except InterruptedPassError as error:
             self.world.journal.event("pass-interrupted", why=error)
         except PlanRejectedError as error:
@@ -260,3 +255,12 @@ class CleanerService:
                 # The files that waited for younger reports are judged again
                 # as soon as those are in.
                 self._next_pass = min(self._next_pass, self._next_raise)
+
+
+def _deposed(error: Exception) -> bool:
+    """Whether the office is lost.
+
+    Every transaction of a leader checks the epoch's record, so one that somebody
+    else wrote would let none of them through again.
+    """
+    return not isinstance(error, ConflictError) or error.path == ledger.EPOCH

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +13,6 @@ import pytest
 from sharedcache.adapters.instances.source import InstancesSource
 from sharedcache.cleaner.service import CleanerService
 from sharedcache.core.model import Report
-from sharedcache.node.service import NodeService
-from tests.support.disks import mounted
 from tests.support.images import qcow2
 from tests.support.inprocess import Site, publish, settle
 from tests.support.stake import Stake, degraded, look_on

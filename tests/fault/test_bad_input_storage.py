@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +12,11 @@ import pytest
 from sharedcache.adapters.zookeeper_server import PrivateServer
 from sharedcache.core.gate import Code
 from sharedcache.core.ports import StorageError
-from sharedcache.node.world import AgentRefusedError
 from tests.support import ExternalServer
-from tests.support.cluster import Cluster, cache_name, clean_environment, image_id
+from tests.support.cluster import Cluster, cache_name, image_id
 from tests.support.disks import mounted, run_mount, unmount
-from tests.support.inprocess import FAST, Site, gate_codes, publish, settle
-from tests.support.stake import Stake, degraded, failures_of, look_on, steps, told
+from tests.support.inprocess import Site, gate_codes, publish, settle
+from tests.support.stake import Stake, failures_of, steps, told
 
 pytestmark = pytest.mark.timeout(120)
 
