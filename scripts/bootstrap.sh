@@ -178,6 +178,8 @@ missing_optional() {
     # The protocol's model is compiled from what Spin generates.
     command -v spin >/dev/null || echo spin
     command -v gcc >/dev/null || printf '%s\n' gcc libc6-dev
+    # Clocks that differ between two processes of one test.
+    compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || echo faketime
 }
 
 # --- Packages ---------------------------------------------------------------
@@ -230,6 +232,7 @@ describe() {
         default-jre-headless) echo "a Java runtime, version $LEAST_JAVA or newer" ;;
         qemu-utils) echo "qemu-img" ;;
         spin) echo "the model checker Spin" ;;
+        faketime) echo "libfaketime, for clocks that differ" ;;
         nfs-ganesha*) echo "the NFS server nfs-ganesha with its VFS back end" ;;
         qemu-system-x86) echo "qemu-system-x86_64" ;;
         qemu-system-common | virtiofsd) echo "virtiofsd" ;;

@@ -104,7 +104,7 @@ def test_a_foreign_base_directory_is_refused(cluster: Cluster) -> None:
     assert "choose another cluster name, or the right directory" in answer.err
     answer = cluster.run("clean", "--once", "--base", str(foreign))
     assert answer.code == 3, answer
-    assert "directory and ZooKeeper do not name one cluster" in answer.err
+    assert "no-cluster-marker" in answer.err
     found = {str(p.relative_to(foreign)) for p in foreign.rglob("*")}
     assert found == {"notes.txt", cache_name(UNUSED), "photos", "photos/1.jpg"}
     assert cluster.names() == {cache_name(USED), cache_name(UNUSED)}
