@@ -121,7 +121,21 @@ class Delete:
     version: int | None
 
 
-Operation = Check | Create | Set | Delete
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Create a node whose name the servers complete with a number.
+
+    The number has ten digits, begins at 0 below each parent, and rises by one
+    with every child that is created there, by whomsoever; no number is given
+    twice, and a transaction that failed uses none up.  Two that append to one
+    parent never conflict; the only condition is that the parent exists.
+    """
+
+    path: str
+    data: bytes
+
+
+Operation = Check | Create | Set | Delete | Append
 
 
 @dataclass(frozen=True, slots=True)

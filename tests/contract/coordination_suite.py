@@ -5,11 +5,13 @@ A test file subclasses `CoordinationContract` and gives the fixture `world`.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
 from sharedcache.core.ports import (
+    Append,
     Check,
     ConflictError,
     Coordination,
@@ -219,6 +221,53 @@ class CoordinationContract:
         """A parent goes only with the last child, in one transaction."""
         zk.commit([Delete("a/b", None), Delete("a", None)])
         assert zk.get("a") is None
+
+    def test_appended_nodes_are_numbered_without_gaps(
+        self, world: World, zk: Coordination
+    ) -> None:
+        """Numbers rise by one from 0, whoever appends; failures use none up."""
+        other = world.session("node-2")
+        zk.commit([Create("t", b"")])
+        zk.commit([Append("t/x-", b"0"), Append("t/x-", b"1"), Set("t", b"", None)])
+        with pytest.raises(ConflictError, match="version"):
+            zk.commit([Append("t/x-", b"no"), Check("a", 7)])
+        other.commit([Append("t/x-", b"2")])
+        zk.commit([Delete("t/x-0000000000", None), Delete("t/x-0000000002", None)])
+        zk.commit([Append("t/y-", b"3")])
+        zk.commit([Append("t/x-", b"4")])
+        zk.sync()
+        assert {name: read(zk, f"t/{name}") for name in zk.children("t")} == {
+            "x-0000000001": b"1",
+            "y-0000000003": b"3",
+            "x-0000000004": b"4",
+        }
+
+    def test_appending_needs_the_parent(self, zk: Coordination) -> None:
+        """A parent that is not there is a conflict like any other."""
+        with pytest.raises(ConflictError) as caught:
+            zk.commit([Set("a", b"x", None), Append("no/x-", b"")])
+        assert (caught.value.index, caught.value.why) == (1, "missing")
+        assert caught.value.path == "no/x-"
+        assert read(zk, "a") == b"one"
+
+    def test_appending_at_once_loses_nothing(
+        self, world: World, zk: Coordination
+    ) -> None:
+        """Writers that do not know of each other neither fail nor overwrite."""
+        zk.commit([Create("t", b"")])
+        sessions = [zk, world.session("node-2"), world.session("node-3")]
+
+        def write(number: int) -> None:
+            for turn in range(30):
+                data = b"%d.%d" % (number, turn)
+                sessions[number].commit([Append("t/x-", data), Set("t", data, None)])
+
+        with ThreadPoolExecutor(len(sessions)) as pool:
+            list(pool.map(write, range(len(sessions))))
+        zk.sync()
+        names = zk.children("t")
+        assert names == [f"x-{number:010d}" for number in range(90)]
+        assert len({read(zk, f"t/{name}") for name in names}) == 90
 
     def test_too_large_is_refused_before_it_is_sent(self, zk: Coordination) -> None:
         """An oversized request would drop the connection for everybody."""

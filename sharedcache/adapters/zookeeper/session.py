@@ -24,6 +24,7 @@ from sharedcache.adapters.zookeeper.tooz_backend import SharedCacheDriver
 from sharedcache.adapters.zookeeper.watches import Watches
 from sharedcache.core import names
 from sharedcache.core.ports import (
+    Append,
     Candidacy,
     Check,
     CoordinationError,
@@ -275,6 +276,9 @@ class ZooKeeperSession:
                 case Set(data=data, version=version):
                     size += len(data)
                     transaction.set_data(path, data, _version(version))
+                case Append(data=data):
+                    size += len(data)
+                    transaction.create(path, data, sequence=True)
                 case Delete(version=version):
                     transaction.delete(path, _version(version))
         check_size(size, f"a transaction of {len(operations)} operations")
