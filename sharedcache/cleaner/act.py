@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from sharedcache import ledger
-from sharedcache.cleaner import settle
+from sharedcache import audit, ledger
+from sharedcache.cleaner import settle, trail
 from sharedcache.cleaner.observe import Observed
+from sharedcache.cleaner.trail import Because
 from sharedcache.cleaner.world import (
     CleanerWorld,
     DeposedError,
@@ -19,6 +20,7 @@ from sharedcache.cleaner.world import (
     Leadership,
 )
 from sharedcache.core import codec
+from sharedcache.core.acts import changes
 from sharedcache.core.model import ManifestEntry, Unreadable
 from sharedcache.core.ports import Check, Clock, ConflictError, Set
 from sharedcache.core.rate import Pace
@@ -87,11 +89,15 @@ class Pacer:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """One pass's right to act, under one leadership and one observation."""
+    """One pass's right to act, under one leadership and one observation.
+
+    ``plan`` is the digest of the plan whose steps are carried out.
+    """
 
     leadership: Leadership
     observed: Observed
     pacer: Pacer
+    plan: str | None = None
 
     @property
     def world(self) -> CleanerWorld:
@@ -127,11 +133,18 @@ class Actor:
         )
         return number.value + 1
 
-    def rewrite(self, name: str, change: Change) -> None:
+    def because(self) -> Because:
+        """Return why this pass changes entries, for the audit trail."""
+        return Because(plan=self.plan, round=self.observed.seen.round)
+
+    def rewrite(
+        self, name: str, change: Change, because: Because | None = None
+    ) -> None:
         """Read one record of the manifest, change its entries, write it back.
 
-        An agent that restores writes the same record, so a conflict on it is
-        read again; any other conflict means that a successor leads.
+        What that means for files is told in the same transaction.  An agent
+        that restores writes the same record, so a conflict on it is read again;
+        any other conflict means that a successor leads.
         """
         coordination, path = self.world.coordination, ledger.batch_path(name)
         for _ in range(REWRITE_TRIES):
@@ -146,15 +159,18 @@ class Actor:
             entries = tuple(entry for entry in changed if entry is not None)
             if entries == batch.entries:
                 return
+            why = because or self.because()
+            what = changes(batch.entries, entries, why.authorised)
+            acts = trail.entry_acts(self.leadership, what, why)
+            trail.tell(self.world.journal, acts)
+            transaction = [
+                *self.leadership.conditions(),
+                Check(ledger.ROUND, number.version),
+                settle.rewrite(replace(batch, entries=entries)),
+                ledger.manifest_changed(self.world.tokens.token()),
+            ]
             try:
-                coordination.commit(
-                    [
-                        *self.leadership.conditions(),
-                        Check(ledger.ROUND, number.version),
-                        settle.rewrite(replace(batch, entries=entries)),
-                        ledger.manifest_changed(self.world.tokens.token()),
-                    ]
-                )
+                coordination.commit(audit.riding(transaction, acts))
             except ConflictError as error:
                 if error.path == path:
                     continue

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sharedcache import ledger
+from sharedcache import audit, ledger
 from sharedcache.cleaner.observe import Observed
 from sharedcache.core import codec, rollout, schema
+from sharedcache.core.acts import Act, By, Deed, Doer, Signature
 from sharedcache.core.model import Cluster, Rollout, Unreadable
 from sharedcache.core.names import Kind
 from sharedcache.core.ports import (
@@ -29,10 +30,13 @@ def finalize(
     observed: Observed,
     who: str,
     now: float,
+    *,
+    epoch: int | None = None,
 ) -> Rollout:
     """Commit the cluster to the newest schema, durably and once.
 
-    ``now`` is for people to read, in seconds since 1970.
+    ``now`` is for people to read, in seconds since 1970; ``epoch`` that of the
+    leader who does it by itself, ``None`` for an operator.
     Raises ``RefusedError`` while any rostered node, in whatever state, does
     not support it.  Finalizing what is finalized changes nothing.
     """
@@ -51,6 +55,7 @@ def finalize(
             "roster: start its agent, or expunge it"
         )
     done = Rollout(schema.newest(), who, now)
+    audit.prepare(coordination)
     try:
         coordination.commit(
             [
@@ -60,6 +65,7 @@ def finalize(
                     codec.pack(codec.rollout_to_record(done)),
                     observed.rollout_version,
                 ),
+                *audit.operations([finalized_act(done, epoch)]),
             ]
         )
     except ConflictError as error:
@@ -69,6 +75,13 @@ def finalize(
         ) from error
     publish_schema(storage, done)
     return done
+
+
+def finalized_act(done: Rollout, epoch: int | None) -> Act:
+    """Tell of a finalization: an operator's, or that of the epoch's leader."""
+    doer = Doer(By.OPERATOR if epoch is None else By.CLEANER, done.finalized_by, epoch)
+    why = f"schema {done.finalized_schema}"
+    return Act(Deed.FINALIZED, doer, done.finalized_at, why)
 
 
 def _why_not(status: rollout.RolloutStatus) -> str:
@@ -111,6 +124,8 @@ def found(
     name: str,
     identity: str,
     schema_version: int | None,
+    *,
+    by: Signature,
 ) -> Founded:
     """Bind a directory and a tree of ZooKeeper to one new cluster identity.
 
@@ -146,8 +161,19 @@ def found(
     # Only here, so that an `init` that is refused leaves nothing in ZooKeeper.
     for group in ledger.GROUPS:
         coordination.ensure(group)
+    act = Act(
+        Deed.FOUNDED,
+        by.doer,
+        by.when,
+        f"cluster {cluster.name}, identity {cluster.identity}, schema {version}",
+    )
+    founding = [
+        *ledger.founding(cluster, version, "init"),
+        *audit.founding(),
+        *audit.operations([act]),
+    ]
     try:
-        coordination.commit(ledger.founding(cluster, version, "init"))
+        coordination.commit(founding)
     except ConflictError as error:
         if ledger.cluster_of(coordination.get(ledger.IDENTITY)) != cluster:
             raise RefusedError(f"somebody else founded {name} meanwhile") from error

@@ -30,6 +30,11 @@ class Harvest:
     _told: frozenset[tuple[str, str]] | None = None
     _counts: tuple[int, ...] = (0, 0, 0, 0, 0)
 
+    @property
+    def done(self) -> int:
+        """How many files this cleaner took and purged."""
+        return len(self.taken.names) + len(self.purged.names)
+
     def begin(self, epoch: int) -> None:
         """Begin a leadership: its gate is told whatever the last one's was."""
         self.epoch = epoch

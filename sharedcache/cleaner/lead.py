@@ -6,9 +6,10 @@ before every lower epoch is sealed on the storage itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from sharedcache import ledger
+from sharedcache import audit, ledger
+from sharedcache.cleaner import trail
 from sharedcache.cleaner.settle import Settler, clear_authorisation
 from sharedcache.cleaner.world import (
     CannotStandError,
@@ -17,6 +18,7 @@ from sharedcache.cleaner.world import (
     Leadership,
 )
 from sharedcache.core import codec, names
+from sharedcache.core.acts import Act, Deed
 from sharedcache.core.model import (
     Cluster,
 )
@@ -52,6 +54,7 @@ def take_office(world: CleanerWorld) -> Leadership | None:
     if candidacy is None:
         return None
     try:
+        audit.prepare(world.coordination)
         leadership = _claim(world, candidacy)
         _make_epoch(leadership)
         Successor(leadership).take_over()
@@ -117,15 +120,23 @@ def _claim(world: CleanerWorld, candidacy: Candidacy) -> Leadership:
     number = ledger.counter_of(record)
     epoch = number.value + 1
     data = codec.pack({**codec.counter_to_record(epoch), "cleaner": world.name})
+    act = Act(
+        Deed.TOOK_OFFICE,
+        trail.doer(world, epoch),
+        world.clock.wall(),
+        "won the election",
+    )
     try:
         world.coordination.commit(
             [
                 Check(candidacy.path, None),
                 Set(ledger.EPOCH, data, number.version),
+                *audit.operations([act]),
             ]
         )
     except ConflictError as error:
         raise DeposedError(f"epoch {epoch} was claimed by another") from error
+    trail.tell(world.journal, [act])
     return Leadership(world, candidacy, epoch, number.version + 1)
 
 
@@ -152,6 +163,7 @@ class Successor:
     """Takes over from every lower epoch."""
 
     leadership: Leadership
+    _sealed: list[int] = field(default_factory=list)
 
     def take_over(self) -> None:
         """Seal lower epochs, settle the manifest, clear the authorisation."""
@@ -167,6 +179,21 @@ class Successor:
         for number in range(1, self.leadership.epoch):
             if not known.get(number, False):
                 self._seal(number)
+        self._tell_sealed()
+
+    def _tell_sealed(self) -> None:
+        """Have the seals on record; one that a crash left out is told by its file."""
+        if not self._sealed:
+            return
+        world = self.leadership.world
+        numbers = ", ".join(str(number) for number in self._sealed)
+        act = Act(
+            Deed.SEALED_EPOCHS,
+            trail.doer(world, self.leadership.epoch),
+            world.clock.wall(),
+            f"epochs {numbers}: a later leader took over",
+        )
+        trail.write(world, [act])
 
     def _seal(self, number: int) -> None:
         """Seal one epoch, again and again while something slips in."""
@@ -190,6 +217,7 @@ class Successor:
                 # here is about that epoch; our own was not asked.
                 continue
             self.leadership.world.journal.event("sealed-epoch", epoch=number)
+            self._sealed.append(number)
             return
         raise DeposedError(
             f"epoch {number} could not be sealed: something keeps "

@@ -1,12 +1,18 @@
-"""An operator's words: pause, approval, holds, expected and expunged nodes."""
+"""An operator's words: pause, approval, holds, expected and expunged nodes.
+
+Every word bears the operator's signature, and is on record in the audit trail
+exactly if it took effect: its act is part of the transaction.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sharedcache import ledger
+from sharedcache import audit, ledger
 from sharedcache.cleaner.finalize import RefusedError
 from sharedcache.core import codec, names
+from sharedcache.core.acts import Act, Deed, Signature, Subject
 from sharedcache.core.model import NANOSECONDS, Unreadable
 from sharedcache.core.ports import (
     ConflictError,
@@ -23,14 +29,24 @@ APPROVAL_S = 3600.0
 """How long an approval stands, in seconds on the storage's clock."""
 
 
-def pause(coordination: Coordination, why: str) -> None:
+def _commit(
+    coordination: Coordination, transaction: Sequence[Operation], act: Act
+) -> None:
+    """Let a word take effect, and have it on record."""
+    audit.prepare(coordination)
+    coordination.commit(audit.riding(transaction, [act]))
+
+
+def pause(coordination: Coordination, why: str, by: Signature) -> None:
     """Close the gate until ``resume``; ``why`` is shown with it.
 
     A pass under way stops before its next step, and an authorisation that is
     being asked for fails.
     """
-    coordination.commit(
-        [Set(ledger.PAUSE, codec.pack({"why": why}), None), *_interrupting()]
+    _commit(
+        coordination,
+        [Set(ledger.PAUSE, codec.pack({"why": why}), None), *_interrupting()],
+        Act(Deed.PAUSED, by.doer, by.when, why),
     )
 
 
@@ -39,16 +55,20 @@ def _interrupting() -> list[Operation]:
     return [ledger.bump(ledger.ROSTER_COUNTER), ledger.bump(ledger.VETO_COUNTER)]
 
 
-def resume(coordination: Coordination) -> None:
+def resume(coordination: Coordination, by: Signature) -> None:
     """Take a pause back; harmless when there is none."""
-    coordination.commit([Set(ledger.PAUSE, b"", None)])
+    act = Act(Deed.RESUMED, by.doer, by.when)
+    _commit(coordination, [Set(ledger.PAUSE, b"", None)], act)
 
 
-def approve(coordination: Coordination, digest: str, storage_now_ns: int) -> None:
+def approve(
+    coordination: Coordination, digest: str, storage_now_ns: int, by: Signature
+) -> None:
     """Approve the plan of this digest, and no other, for ``APPROVAL_S`` seconds."""
     until_ns = storage_now_ns + int(APPROVAL_S * NANOSECONDS)
     data = codec.pack({"digest": digest, "until_ns": until_ns})
-    coordination.commit([Set(ledger.APPROVAL, data, None)])
+    act = Act(Deed.APPROVED, by.doer, by.when, plan=digest)
+    _commit(coordination, [Set(ledger.APPROVAL, data, None)], act)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +79,7 @@ class Hold:
     why: str
 
 
-def hold(coordination: Coordination, name: str, why: str) -> None:
+def hold(coordination: Coordination, name: str, why: str, by: Signature) -> None:
     """Order that a cache name is kept; ordering it again changes the reason.
 
     Raises ``RefusedError`` for a name that is no cache name: nothing ever
@@ -68,17 +88,22 @@ def hold(coordination: Coordination, name: str, why: str) -> None:
     if names.classify(name) is names.Kind.UNRECOGNISED:
         raise RefusedError(f"{name} is no cache name, so no cleaner ever touches it")
     data, path = codec.pack({"why": why}), ledger.hold_path(name)
+    act = Act(Deed.HOLD_ADDED, by.doer, by.when, why, (Subject(name),))
     try:
-        coordination.commit([Create(path, data), *_interrupting()])
+        _commit(coordination, [Create(path, data), *_interrupting()], act)
     except ConflictError:
-        coordination.commit([Set(path, data, None)])
+        _commit(coordination, [Set(path, data, None)], act)
 
 
-def release(coordination: Coordination, name: str) -> None:
+def release(coordination: Coordination, name: str, by: Signature) -> None:
     """Take a hold back; raises ``RefusedError`` if there is none."""
+    path = ledger.hold_path(name)
+    act = Act(Deed.HOLD_REMOVED, by.doer, by.when, subjects=(Subject(name),))
     try:
-        coordination.commit([Delete(ledger.hold_path(name), None)])
+        _commit(coordination, [Delete(path, None)], act)
     except ConflictError as error:
+        if error.path != path:
+            raise
         raise RefusedError(f"there is no hold on {name}") from error
 
 
@@ -92,7 +117,7 @@ def holds(coordination: Coordination) -> list[Hold]:
     ]
 
 
-def expect(coordination: Coordination, node: str) -> bool:
+def expect(coordination: Coordination, node: str, by: Signature) -> bool:
     """Put a node on the roster before it has spoken; ``False`` if it is there.
 
     Raises ``RefusedError`` for a name that no agent could bear.
@@ -109,23 +134,26 @@ def expect(coordination: Coordination, node: str) -> bool:
         if node not in ledger.roster_of([(node, record)]).expunged:
             return False
         write = Set(path, data, record.version)
+    act = Act(Deed.EXPECTED, by.doer, by.when, subjects=(Subject(node),))
     try:
-        coordination.commit([write, ledger.bump(ledger.ROSTER_COUNTER)])
-    except ConflictError:
+        _commit(coordination, [write, ledger.bump(ledger.ROSTER_COUNTER)], act)
+    except ConflictError as error:
+        if error.path != path:
+            raise
         # Its agent, or another operator, was faster.
         return False
     return True
 
 
 def expunge(
-    coordination: Coordination, storage: Storage, node: str, now: float
+    coordination: Coordination, storage: Storage, node: str, by: Signature
 ) -> None:
     """Take a node off the roster; its tombstone stays.
 
     The caller has the operator's word that the host is off: a host that runs
-    on loses every guarantee.  ``now`` is for people to read, in seconds since
-    1970.  The tombstone bears the incarnation of the node's witness, so that
-    an agent that starts there again is noticed.  Raises ``RefusedError`` for a
+    on loses every guarantee.  The tombstone bears the incarnation of the node's
+    witness, so that an agent that starts there again is noticed.  Raises
+    ``RefusedError`` for a
     live node, or one of which there is no trace; the transaction itself checks
     that the node is not registered.
     """
@@ -142,7 +170,7 @@ def expunge(
         )
     if isinstance(incarnation, Unreadable):
         incarnation = None
-    tombstone = ledger.tombstone_data(node, incarnation, now)
+    tombstone = ledger.tombstone_data(node, incarnation, by.when)
     registration, path = ledger.member_path(node), ledger.node_path(node)
     operations: list[Operation] = [
         # Created and deleted in one transaction: it did not exist.
@@ -153,8 +181,10 @@ def expunge(
         else Set(path, tombstone, record.version),
         ledger.bump(ledger.ROSTER_COUNTER),
     ]
+    why = "no witness" if incarnation is None else f"witness {incarnation}"
+    act = Act(Deed.EXPUNGED, by.doer, by.when, why, (Subject(node),))
     try:
-        coordination.commit(operations)
+        _commit(coordination, operations, act)
     except ConflictError as error:
         if error.path == registration:
             raise RefusedError(

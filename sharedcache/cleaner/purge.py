@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from sharedcache import ledger
 from sharedcache.cleaner.act import Actor, Purged
 from sharedcache.cleaner.settle import clear_authorisation
+from sharedcache.cleaner.trail import Because
 from sharedcache.cleaner.world import (
     CleanerWorld,
     DeposedError,
     InterruptedPassError,
+    NotAuthorisedError,
 )
 from sharedcache.core import codec
 from sharedcache.core.model import Authorisation, Baseline, ManifestEntry
@@ -55,7 +57,10 @@ class Purger:
         if ready:
             authorisation = self._authorise(ready)
             refused = self._unlink(authorisation, [p.entry for p in ready])
-            self.finish(authorisation, {p.batch for p in ready}, refused)
+            because = self.actor.because()
+            rule = f"confirmed by every node, round {because.round}"
+            because = replace(because, purged=rule)
+            self.finish(authorisation, {p.batch for p in ready}, refused, because)
         return len(planned) > len(chosen)
 
     def _unchanged(self, purging: Purging, changed: list[Purging]) -> bool:
@@ -125,7 +130,7 @@ class Purger:
                 ]
             )
         except ConflictError as error:
-            raise InterruptedPassError(f"not authorised: {error}") from error
+            raise NotAuthorisedError(f"not authorised: {error}") from error
         except OutcomeUnknownError as error:
             # The next pass reads the token back and goes on from there.
             raise InterruptedPassError(f"authorisation unknown: {error}") from error
@@ -178,20 +183,27 @@ class Purger:
             for batch in observed.seen.manifest
             if any(e.entry in ids for e in batch.entries)
         }
-        self.finish(authorisation, batches, refused)
+        # The plan that confirmed them was an earlier pass's.
+        because = Because(purged="confirmed by every node; finished by a later pass")
+        self.finish(authorisation, batches, refused, because)
         return True
 
     def finish(
-        self, authorisation: Authorisation, batches: set[str], refused: set[str]
+        self,
+        authorisation: Authorisation,
+        batches: set[str],
+        refused: set[str],
+        because: Because,
     ) -> None:
         """Take unlinked entries out of the manifest; then clear the authorisation."""
-        gone = set(authorisation.leaves) - refused
+        gone = frozenset(authorisation.leaves) - refused
+        because = replace(because, authorised=gone)
 
         def change(entry: ManifestEntry, _: int) -> ManifestEntry | None:
             return None if entry.entry in gone else entry
 
         for batch in sorted(batches):
-            self.actor.rewrite(batch, change)
+            self.actor.rewrite(batch, change, because)
         self.world.coordination.commit(
             [
                 *self.actor.leadership.conditions(),

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sharedcache import ledger
+from sharedcache import audit, ledger
 from sharedcache.cleaner import operator
 from sharedcache.cleaner.finalize import RefusedError, publish_schema
 from sharedcache.cleaner.observe import read_witnesses
 from sharedcache.core import codec
+from sharedcache.core.acts import Act, Deed, Signature
 from sharedcache.core.model import (
     Authorisation,
     Cluster,
@@ -166,15 +167,19 @@ class Recoverer:
         self._fill_gaps(seen)
         for node in recovery.expect:
             tell(node)
-            operator.expect(self.coordination, node)
+            operator.expect(self.coordination, node, self._signature)
         for node in recovery.doubt:
             tell(node)
             self._doubt(node, seen.roster[node])
         for node in sorted(seen.members):
             tell(node)
             self._unregister(node)
+        signed = self._signature
+        why = f"epoch {recovery.epoch}, schema {recovery.schema}"
+        act = Act(Deed.RECOVERED, signed.doer, signed.when, why, round=recovery.round)
         try:
-            self.coordination.commit(self._opening(seen, recovery))
+            opening = self._opening(seen, recovery)
+            self.coordination.commit(audit.riding(opening, [act]))
         except ConflictError as error:
             raise RefusedError(
                 "something changed meanwhile, so nothing was opened: look again with "
@@ -182,10 +187,14 @@ class Recoverer:
             ) from error
         publish_schema(self.storage, Rollout(recovery.schema, self.who, self.now))
 
+    @property
+    def _signature(self) -> Signature:
+        return Signature(self.who, self.now)
+
     def _fill_gaps(self, seen: Survey) -> None:
         """Create the groups and the empty records that are missing, parents first."""
-        for group in ledger.GROUPS:
-            self.coordination.ensure(group)
+        for path in (*ledger.GROUPS, audit.TRAIL):
+            self.coordination.ensure(path)
         missing = [p for p in ledger.BLANK if seen.records[p] is None]
         if not missing:
             return

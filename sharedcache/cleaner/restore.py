@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from sharedcache import ledger
+from sharedcache import audit, ledger
 from sharedcache.cleaner.finalize import RefusedError
 from sharedcache.core import names
+from sharedcache.core.acts import Act, Deed, Signature, Subject
 from sharedcache.core.model import (
     Authorisation,
     Baseline,
@@ -88,13 +89,17 @@ class _Found:
 
 @dataclass(slots=True)
 class OperatorRestore:
-    """Restores one entry, named by its cache name, its id, or its file's name."""
+    """Restores one entry, named by its cache name, its id, or its file's name.
+
+    ``who`` is the operator, as the audit trail names them: user@host.
+    """
 
     coordination: Coordination
     storage: Storage
     locks: NameLocks
     clock: Clock
     tokens: Tokens
+    who: str
 
     def run(self, asked: str) -> Restored:
         """Restore it, or finish a restore of it that was cut short.
@@ -106,7 +111,7 @@ class OperatorRestore:
         entry_id = self._choose(asked).entry.entry
         self._mark(entry_id, asked)
         linked, untouched = self._link(entry_id, asked)
-        found = self._start_again(entry_id, asked)
+        found = self._start_again(entry_id, asked, linked=linked)
         if not linked:
             self._require_ours(found.entry)
         entry = found.entry
@@ -265,11 +270,12 @@ class OperatorRestore:
             return str(error)
         return ""
 
-    def _start_again(self, entry_id: str, asked: str) -> _Found:
+    def _start_again(self, entry_id: str, asked: str, *, linked: bool) -> _Found:
         """Give the entry the next round and a new baseline, and take the mark off.
 
         One transaction: with the mark gone and the old round it could be
-        confirmed by looks from before the link.
+        confirmed by looks from before the link.  The restore is on record with
+        it, if the name is this file's.
         """
         token: list[_Found] = []
 
@@ -287,15 +293,25 @@ class OperatorRestore:
                 restoring=False,
             )
             token[:] = [replace(found, entry=entry)]
-            return [
+            operations: list[Operation] = [
                 Check(ledger.ROUND, number.version),
                 found.changed(entry),
                 ledger.manifest_changed(self.tokens.token()),
                 ledger.bump(ledger.VETO_COUNTER),
             ]
+            return audit.riding(operations, self._acts(found.entry, linked=linked))
 
         self._write(entry_id, asked, attempt)
         return token[-1]
+
+    def _acts(self, entry: ManifestEntry, *, linked: bool) -> list[Act]:
+        if not linked and not self._is_ours(entry):
+            return []
+        audit.prepare(self.coordination)
+        by = Signature(self.who, self.clock.wall())
+        why = "by hand" if linked else "by hand; the name was back already"
+        subject = Subject(entry.name, entry.entry, entry.size)
+        return [Act(Deed.RESTORED, by.doer, by.when, why, (subject,))]
 
     def _facts(self, entry: ManifestEntry) -> FileFacts:
         facts = self.storage.quarantined_facts(entry.epoch, entry.leaf)

@@ -7,21 +7,29 @@ from dataclasses import dataclass, field
 from sharedcache import ledger
 from sharedcache.cleaner.act import Actor, Pacer
 from sharedcache.cleaner.brake import BrakeKeeper
-from sharedcache.cleaner.finalize import RefusedError, finalize, publish_schema
+from sharedcache.cleaner.finalize import (
+    RefusedError,
+    finalize,
+    finalized_act,
+    publish_schema,
+)
 from sharedcache.cleaner.harvest import Harvest
 from sharedcache.cleaner.lead import take_office
 from sharedcache.cleaner.observe import Observed, Observer
 from sharedcache.cleaner.purge import Purger
 from sharedcache.cleaner.settle import Settler
 from sharedcache.cleaner.take import Taker
+from sharedcache.cleaner.trail import Trail, tell
 from sharedcache.cleaner.world import (
     CannotStandError,
     CleanerWorld,
     DeposedError,
     InterruptedPassError,
     Leadership,
+    NotAuthorisedError,
 )
 from sharedcache.core import codec, rollout
+from sharedcache.core.acts import subjects_of
 from sharedcache.core.checker import PlanRejectedError, check_plan
 from sharedcache.core.model import EntryState, Rollout
 from sharedcache.core.plan import Plan, Purging
@@ -50,6 +58,7 @@ class CleanerService:
     brakes: BrakeKeeper = field(default_factory=BrakeKeeper)
     observer: Observer = field(init=False)
     pacer: Pacer = field(init=False)
+    trail: Trail = field(init=False)
     _next_pass: float = 0.0
     _next_raise: float = 0.0
     _standing: str = ""
@@ -63,6 +72,7 @@ class CleanerService:
             self.world.policy.missing_nodes,
         )
         self.pacer = Pacer(Pace(self.world.policy.rate_per_s))
+        self.trail = Trail(self.world)
 
     def step(self) -> float:
         """Do what is due; return how long to wait at most, in seconds.
@@ -94,11 +104,15 @@ class CleanerService:
         except CannotStandError as error:
             self._tell_standing(str(error))
             return standing_s
+        except NotAuthorisedError as error:
+            self.world.journal.event("pass-interrupted", why=error)
+            self._refuse("authorise", error)
         except InterruptedPassError as error:
             self.world.journal.event("pass-interrupted", why=error)
         except PlanRejectedError as error:
             # The planner and the checker disagree: a defect, and no licence.
             self.world.journal.event("plan-rejected", why=error)
+            self._refuse("plan", error)
             return policy.pass_interval_s
         except (
             CoordinationError,
@@ -111,6 +125,11 @@ class CleanerService:
 
     def _tell_failed(self, error: Exception) -> None:
         self.world.journal.event("pass-failed", error=error, kind=type(error).__name__)
+
+    def _refuse(self, asked: str, why: Exception) -> None:
+        """Have on record that this leader was refused something."""
+        if self.leadership is not None:
+            self.trail.refuse(self.leadership, asked, str(why))
 
     def _tell_standing(self, why: str) -> None:
         """Tell once why this cleaner does not lead."""
@@ -128,6 +147,7 @@ class CleanerService:
     def _begin(self, leadership: Leadership) -> None:
         """Begin a leadership: a whole pass at once, a raise after its distance."""
         self.harvest.begin(leadership.epoch)
+        self.trail.begin()
         self._standing = ""
         self.brakes.begin()
         now = self.world.clock.boottime()
@@ -150,7 +170,7 @@ class CleanerService:
             )
             # What nodes used is remembered before anything is done about it.
             self.brakes.settle(leadership, observed, plan, clock.wall())
-        actor = Actor(leadership, observed, self.pacer)
+        actor = Actor(leadership, observed, self.pacer, plan.digest)
         purger = Purger(actor, self.harvest.purged)
         if self._finish_open_matters(leadership, purger, plan, scan=scan):
             if scan:
@@ -158,7 +178,7 @@ class CleanerService:
             return 0.0
         # Each act looks at the lease and the roster again before each step.
         again = purger.purge(self._not_refused(plan, began))
-        self._note_refusals(began)
+        self._note_refusals(leadership, plan, began)
         Taker(actor, self.harvest.taken).quarantine(plan.take)
         if scan:
             self._next_pass = clock.boottime() + policy.pass_interval_s
@@ -166,6 +186,7 @@ class CleanerService:
             self._raise_if_it_helps(actor, observed, plan)
         if scan:
             self.harvest.tell_pass(self.world.journal, clock.boottime() - began)
+            self.trail.tend(leadership, self.harvest.done)
         wait = 0.0 if again else policy.round_interval_s
         return max(0.0, min(wait, self._next_pass - clock.boottime()))
 
@@ -184,9 +205,13 @@ class CleanerService:
         """Leave out what the storage refused to unlink a short while ago."""
         return [p for p in plan.purge if self._refused.get(p.entry.entry, 0.0) <= now]
 
-    def _note_refusals(self, now: float) -> None:
+    def _note_refusals(self, leadership: Leadership, plan: Plan, now: float) -> None:
         """Try what was refused again after a whole pass's time, not before."""
         refused = self.harvest.purged.refused
+        entries = [p.entry for p in plan.purge if p.entry.entry in refused]
+        if entries:
+            why = refused[entries[0].entry]
+            self.trail.refuse(leadership, "purge", why, subjects_of(entries))
         retry_at = now + self.world.policy.pass_interval_s
         self._refused.update(dict.fromkeys(refused, retry_at))
         refused.clear()
@@ -200,7 +225,7 @@ class CleanerService:
     ) -> bool:
         """Finish what an earlier pass left open; tell whether to look again."""
         observed = purger.actor.observed
-        self._keep_rollout(observed, scan=scan)
+        self._keep_rollout(leadership, observed, scan=scan)
         if plan.gate.purge_open and purger.resume():
             return True
         entries = list(observed.seen.entries)
@@ -213,7 +238,9 @@ class CleanerService:
         leadership.check()
         return Settler(leadership).settle_open(observed.seen.manifest)
 
-    def _keep_rollout(self, observed: Observed, *, scan: bool) -> None:
+    def _keep_rollout(
+        self, leadership: Leadership, observed: Observed, *, scan: bool
+    ) -> None:
         """Keep the storage's copy of the finalized schema, and finalize if told to."""
         found = observed.rollout
         if not isinstance(found, Rollout):
@@ -226,17 +253,20 @@ class CleanerService:
         if status.stage is not rollout.Stage.READY:
             return
         try:
-            finalize(
+            done = finalize(
                 self.world.coordination,
                 self.world.storage,
                 observed,
                 self.world.name,
                 self.world.clock.wall(),
+                epoch=leadership.epoch,
             )
         except RefusedError as error:
             self.world.journal.event("not-finalized", why=error)
+            self.trail.refuse(leadership, "finalize", str(error))
             return
         self.world.journal.event("finalized-automatically")
+        tell(self.world.journal, [finalized_act(done, leadership.epoch)])
 
     def _raise_if_it_helps(self, actor: Actor, observed: Observed, plan: Plan) -> None:
         """Raise the round when all have reported it and a higher one is of use."""

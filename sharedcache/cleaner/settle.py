@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sharedcache import ledger
+from sharedcache import audit, ledger
+from sharedcache.cleaner import trail
+from sharedcache.cleaner.trail import Because
 from sharedcache.cleaner.world import DeposedError, Leadership
 from sharedcache.core import codec, names
+from sharedcache.core.acts import Changes, changes
 from sharedcache.core.model import (
     Authorisation,
     Baseline,
@@ -109,15 +112,40 @@ class Settler:
     def _write(
         self, batch: ManifestBatch, entries: tuple[ManifestEntry, ...], version: int
     ) -> None:
-        world = self.leadership.world
-        world.coordination.commit(
-            [
-                *self.leadership.conditions(),
-                Check(ledger.ROUND, version),
-                rewrite(replace(batch, entries=entries)),
-                ledger.manifest_changed(world.tokens.token()),
-            ]
+        transaction = [
+            *self.leadership.conditions(),
+            Check(ledger.ROUND, version),
+            rewrite(replace(batch, entries=entries)),
+            ledger.manifest_changed(self.leadership.world.tokens.token()),
+        ]
+        because = self._because()
+        self._commit(
+            transaction, changes(batch.entries, entries, because.authorised), because
         )
+
+    def _because(self) -> Because:
+        """Tell entries that were unlinked by right from those that just are not there.
+
+        The authorisation of a predecessor is cleared only after everything is
+        settled, so it still says what its leader may have unlinked.
+        """
+        record = self.leadership.world.coordination.get(ledger.AUTHORISATION)
+        authorisation = ledger.authorisation_of(record)
+        return Because(
+            quarantined="unused; its rename was interrupted, and found by this leader",
+            purged="confirmed by every node; unlinked as authorised to epoch "
+            f"{authorisation.epoch}, and found so by this leader",
+            authorised=frozenset(authorisation.leaves),
+        )
+
+    def _commit(
+        self, transaction: Sequence[Operation], what: Changes, because: Because
+    ) -> None:
+        """Write a change of the manifest, and in the same breath tell of it."""
+        world = self.leadership.world
+        acts = trail.entry_acts(self.leadership, what, because)
+        trail.tell(world.journal, acts)
+        world.coordination.commit(audit.riding(transaction, acts))
 
     def _settled(
         self, batch: ManifestBatch, here: dict[str, str], next_round: int
@@ -186,13 +214,15 @@ class Settler:
         for start in range(0, len(entries), world.policy.batch):
             part = tuple(entries[start : start + world.policy.batch])
             batch = ManifestBatch(batch_name(epoch, world.tokens.token()), part)
-            world.coordination.commit(
+            self._commit(
                 [
                     *self.leadership.conditions(),
                     Check(ledger.ROUND, number.version),
                     Create(ledger.batch_path(batch.batch), ledger.batch_data(batch)),
                     ledger.manifest_changed(world.tokens.token()),
-                ]
+                ],
+                changes((), part, ()),
+                Because(quarantined="found in quarantine, and no record named it"),
             )
 
 

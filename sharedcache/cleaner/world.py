@@ -33,6 +33,10 @@ class InterruptedPassError(Exception):
     """Something changed that this pass did not know: look again before acting."""
 
 
+class NotAuthorisedError(InterruptedPassError):
+    """A purge's transaction was refused: a node or an operator said otherwise."""
+
+
 def _never() -> bool:
     return False
 

@@ -11,8 +11,9 @@ import enum
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from sharedcache import ledger
+from sharedcache import audit, ledger
 from sharedcache.core import codec, names
+from sharedcache.core.acts import Act, By, Deed, Doer, Subject, rows
 from sharedcache.core.model import (
     Baseline,
     EntryState,
@@ -52,6 +53,8 @@ class Restorer:
     world: World
     publisher: Publisher
     intents: set[str] = field(default_factory=set)
+    _linked: dict[str, Baseline | None] = field(default_factory=dict)
+    _refused: set[str] = field(default_factory=set)
 
     def missing_entries(
         self, wanted: Iterable[ManifestEntry]
@@ -93,12 +96,14 @@ class Restorer:
             if found is None:
                 # Purged or settled by others since: nothing is left to do.
                 self.intents.discard(entry_id)
+                self._linked.pop(entry_id, None)
                 continue
             self.intents.add(entry_id)
             batch, entry = found
             step = self._restore(ground, batch, entry, report_with)
             if step is Step.DONE:
                 self.intents.discard(entry_id)
+                self._linked.pop(entry_id, None)
 
     def _restore(
         self,
@@ -124,6 +129,7 @@ class Restorer:
         authorisation = ledger.authorisation_of(coordination.get(ledger.AUTHORISATION))
         if entry.entry in authorisation.leaves:
             self.world.journal.event("restore-too-late", name=entry.name)
+            self._tell_refused(entry)
             return False
         try:
             self.publisher.publish(
@@ -158,6 +164,7 @@ class Restorer:
         finally:
             self.world.locks.release()
         self.world.journal.event("restored", name=entry.name, entry=entry.entry)
+        self._linked[entry.entry] = None
         return True
 
     def _tell_lock(self, name: str) -> None:
@@ -180,6 +187,7 @@ class Restorer:
         coordination = self.world.coordination
         record = coordination.get(ledger.batch_path(batch.batch))
         if record is None:
+            self._tell_late(entry)
             return Step.DONE
         current = ledger.read_batch(record)
         if isinstance(current, Unreadable):
@@ -188,7 +196,7 @@ class Restorer:
             number = ledger.counter_of(coordination.get(ledger.ROUND))
         except codec.RecordError:
             return Step.AGAIN
-        entries = []
+        entries, acts = [], []
         for one in current.entries:
             changed = one
             if one.entry == entry.entry:
@@ -198,6 +206,7 @@ class Restorer:
                 if again is None:
                     return Step.AGAIN
                 changed = again
+                acts = self._restored(one, again)
             entries.append(changed)
         data = ledger.batch_data(replace(current, entries=tuple(entries)))
         operations: list[Operation] = [
@@ -206,12 +215,67 @@ class Restorer:
             ledger.manifest_changed(self.world.tokens.token()),
             ledger.bump(ledger.VETO_COUNTER),
         ]
+        audit.prepare(coordination)
         try:
-            coordination.commit(operations)
+            coordination.commit(audit.riding(operations, acts))
         except (ConflictError, OutcomeUnknownError) as error:
             self.world.journal.event("restore-again", name=entry.name, error=error)
             return Step.AGAIN
         return Step.DONE
+
+    def _restored(self, entry: ManifestEntry, again: ManifestEntry) -> list[Act]:
+        """Return the act of a restore that is not on record yet.
+
+        It is on record together with the file's new number of links, so a run
+        that finds the link made, and not recorded, tells of it.  A run that made
+        the link tells in any case: a successor may have recorded the number when
+        it moved the entry.
+        """
+        mine = entry.entry in self._linked
+        if entry.baseline is None or again.baseline is None:
+            restored = mine
+        elif mine and entry.baseline == self._linked[entry.entry]:
+            # The answer was lost, and what it told of is written.
+            restored = False
+        else:
+            restored = mine or again.baseline.links > entry.baseline.links
+        if mine:
+            self._linked[entry.entry] = again.baseline
+        return [self._tell(Deed.RESTORED, entry, "in use here")] if restored else []
+
+    def _tell(
+        self, deed: Deed, entry: ManifestEntry, why: str, asked: str | None = None
+    ) -> Act:
+        """Tell an act in the log, and return it for the record."""
+        act = Act(
+            deed,
+            Doer(By.NODE, self.world.policy.node),
+            self.world.clock.wall(),
+            why,
+            (Subject(entry.name, entry.entry, entry.size),),
+            asked=asked,
+        )
+        for row in rows(act):
+            self.world.journal.event("audit", **row)
+        return act
+
+    def _tell_late(self, entry: ManifestEntry) -> None:
+        """Tell of a restore whose entry left the manifest meanwhile."""
+        if entry.entry in self._linked:
+            self._write(self._tell(Deed.RESTORED, entry, "in use here"))
+
+    def _tell_refused(self, entry: ManifestEntry) -> None:
+        """Tell once that a used file is authorised to be purged."""
+        if entry.entry in self._refused:
+            return
+        self._refused.add(entry.entry)
+        why = "the purge of this file was authorised before it was used here"
+        self._write(self._tell(Deed.REFUSED, entry, why, "restore"))
+
+    def _write(self, act: Act) -> None:
+        why = audit.record(self.world.coordination, [act])
+        if why is not None:
+            self.world.journal.event("audit-not-written", error=why)
 
     def _again(self, entry: ManifestEntry, next_round: int) -> ManifestEntry | None:
         """Return the entry as it starts again; ``None`` if it cannot be looked at."""

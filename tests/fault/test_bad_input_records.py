@@ -19,7 +19,7 @@ from sharedcache.core.codec import RecordError
 from sharedcache.core.gate import Code
 from sharedcache.core.planner import make_plan
 from sharedcache.core.ports import Coordination, CoordinationError, Create, Delete, Set
-from tests.support.inprocess import FAST, Site, gate_codes, publish, settle
+from tests.support.inprocess import FAST, OPERATOR, Site, gate_codes, publish, settle
 from tests.support.stake import Stake, look_on, steps, told
 
 pytestmark = pytest.mark.timeout(90)
@@ -150,7 +150,7 @@ def test_a_bad_record_of_a_pause_is_a_pause(site: Site, kind: str) -> None:
     stake = Stake.of(site, "n1")
     agent, word = site.agent("n1"), site.session("operator")
     publish(agent)
-    operator.pause(word, "maintenance")
+    operator.pause(word, "maintenance", OPERATOR)
     Damage(word, ledger.PAUSE, kind).do()
     cleaner = site.cleaner("c1")
     look_on(cleaner, agent)
@@ -160,7 +160,7 @@ def test_a_bad_record_of_a_pause_is_a_pause(site: Site, kind: str) -> None:
     assert "unreadable" in text
     assert "`sharedcache resume`" in text
     assert stake.untouched()
-    operator.resume(word)
+    operator.resume(word, OPERATOR)
     settle(agent, cleaner, until=stake.gone, what="it goes on")
 
 
@@ -177,7 +177,7 @@ def test_a_bad_record_of_an_approval_approves_nothing(site: Site, kind: str) -> 
     assert observed is not None
     now_ns = observed.seen.storage_now_ns
     with_word = Damage(word, ledger.APPROVAL, kind)
-    operator.approve(word, plan.digest, now_ns - 10**15)
+    operator.approve(word, plan.digest, now_ns - 10**15, OPERATOR)
     with_word.do()
     cleaner.pass_now()
     look_on(cleaner, agent)
@@ -186,7 +186,7 @@ def test_a_bad_record_of_an_approval_approves_nothing(site: Site, kind: str) -> 
     assert gate is not None
     assert any("sharedcache approve" in reason.message for reason in gate.reasons)
     assert stake.untouched()
-    operator.approve(word, plan.digest, now_ns)
+    operator.approve(word, plan.digest, now_ns, OPERATOR)
     settle(agent, cleaner, until=stake.gone, what="it goes on")
 
 
@@ -199,14 +199,14 @@ def test_a_bad_record_of_a_hold_holds(site: Site, kind: str) -> None:
     """A hold is its name: whatever is written in it, the file is kept."""
     stake = Stake.of(site, "n1")
     agent, word = site.agent("n1"), site.session("operator")
-    operator.hold(word, stake.unused.name, "wait")
+    operator.hold(word, stake.unused.name, "wait", OPERATOR)
     Damage(word, ledger.hold_path(stake.unused.name), kind).do()
     cleaner = site.cleaner("c1")
     look_on(cleaner, agent)
     assert stake.untouched()
     (hold,) = operator.holds(word)
     assert hold.name == stake.unused.name
-    operator.release(word, hold.name)
+    operator.release(word, hold.name, OPERATOR)
     cleaner.pass_now()
     settle(agent, cleaner, until=stake.gone, what="it goes on")
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from sharedcache import audit
 from sharedcache.cleaner.service import CleanerService
+from sharedcache.core.acts import Act, Deed
 from sharedcache.node.service import NodeService
 from tests.support import eventually
 from tests.support.crash import CrashedError, Fault, Faulty, Schedule
@@ -64,6 +66,18 @@ def site_observer(site: Site):  # noqa: ANN201 - the harness's own type
     return found
 
 
+def on_record(site: Site, deed: Deed) -> list[str]:
+    """Name what the audit trail says this was done to, once for each time."""
+    coordination = site_observer(site).coordination
+    coordination.sync()
+    return sorted(
+        subject.name
+        for told in audit.forward(coordination, 0, 0)
+        if isinstance(told.act, Act) and told.act.deed == deed
+        for subject in told.act.subjects
+    )
+
+
 def crash(service: CleanerService | NodeService, schedule: Schedule) -> None:
     """Wrap a service's ports, so that the schedule stands at every effect."""
     service.world = replace(
@@ -77,7 +91,11 @@ def crash(service: CleanerService | NodeService, schedule: Schedule) -> None:
 
 @pytest.mark.parametrize("fault", Fault, ids=lambda fault: fault.name.lower())
 def test_a_cleaner_may_fail_at_any_effect(sites: Iterator[Site], fault: Fault) -> None:
-    """I1 to I3 hold whatever effect fails, and the space is freed all the same."""
+    """I1 to I3 hold whatever effect fails, and the space is freed all the same.
+
+    Each file that was taken, and each that left for good, is on record once,
+    whether its own leader or the successor found out.
+    """
     at = 0
     while True:
         site = next(sites)
@@ -97,6 +115,11 @@ def test_a_cleaner_may_fail_at_any_effect(sites: Iterator[Site], fault: Fault) -
         second = site.cleaner("c2")
         _finish(site, agents, second, unused, f"effect {at} {schedule.struck}")
         assert kept.read_bytes() == content, schedule.struck
+        names = sorted(path.name for path in unused)
+        what = f"effect {at} {schedule.struck}"
+        assert on_record(site, Deed.QUARANTINED) == names, what
+        assert on_record(site, Deed.PURGED) == names, what
+        assert not on_record(site, Deed.VANISHED), what
         at += 1
 
 
@@ -139,7 +162,7 @@ def _finish(
 def test_a_restoring_agent_may_fail_at_any_effect(
     sites: Iterator[Site], fault: Fault
 ) -> None:
-    """A restore that dies anywhere is finished by the agent's next run."""
+    """A restore that dies anywhere is finished, and on record once, by the next run."""
     at = 0
     while True:
         site = next(sites)
@@ -161,6 +184,7 @@ def test_a_restoring_agent_may_fail_at_any_effect(
         site.uses("n1", images=[wanted])
         quick = site.cleaner("c2")
         _keeps(path, content, survivor, other, quick, what=f"{at} {schedule.struck}")
+        assert on_record(site, Deed.RESTORED) == [path.name], f"{at} {schedule.struck}"
         at += 1
 
 

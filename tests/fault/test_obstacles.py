@@ -24,6 +24,7 @@ from sharedcache.core.ports import (
 from tests.support import eventually
 from tests.support.inprocess import (
     FAST,
+    OPERATOR,
     Site,
     gate_codes,
     image_id,
@@ -260,7 +261,7 @@ def test_a_brake_stands_between_whole_passes(site: Site) -> None:
     observed = cleaner.harvest.observed
     assert observed is not None
     operator.approve(
-        site.session("operator"), braked.digest, observed.seen.storage_now_ns
+        site.session("operator"), braked.digest, observed.seen.storage_now_ns, OPERATOR
     )
     settle(
         agent,
@@ -283,7 +284,7 @@ def test_a_pause_stops_a_pass_between_two_files(site: Site) -> None:
         rename(name, epoch, leaf)
         done.append(name)
         if len(done) == 3:
-            operator.pause(word, "now")
+            operator.pause(word, "now", OPERATOR)
             eventually(interrupted, 1.0, "the leader learns of it")
 
     def interrupted() -> bool:
@@ -309,7 +310,7 @@ def test_a_hold_makes_an_authorisation_under_way_fail(site: Site) -> None:
     def holding_first(operations: object) -> None:
         if not held and any(o.path == "authorisation" for o in operations):  # type: ignore[attr-defined]
             held.append(True)
-            operator.hold(word, path.name, "wait")
+            operator.hold(word, path.name, "wait", OPERATOR)
         commit(operations)  # type: ignore[arg-type]
 
     cleaner.world.coordination.commit = holding_first  # type: ignore[method-assign]
@@ -329,9 +330,9 @@ def test_a_scrapped_host_that_never_reported_can_be_expunged(site: Site) -> None
     word, observer = site.session("operator"), site.observer()
     gate = make_plan(FAST, observer.observe(scan=False).seen).gate
     assert [(r.code, r.subject) for r in gate.reasons] == [(Code.UNROSTERED_NODE, "n2")]
-    operator.expunge(word, site.storage(), "n2", 1.0)
+    operator.expunge(word, site.storage(), "n2", OPERATOR)
     assert make_plan(FAST, observer.observe(scan=False).seen).gate.purge_open
-    assert operator.expect(word, "n2")
+    assert operator.expect(word, "n2", OPERATOR)
     assert not make_plan(FAST, observer.observe(scan=False).seen).gate.open
 
 

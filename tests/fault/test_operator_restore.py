@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from sharedcache import audit
 from sharedcache.adapters.clock import RandomTokens, SystemClock
 from sharedcache.adapters.novalock import NovaNameLocks
 from sharedcache.cleaner.finalize import RefusedError
 from sharedcache.cleaner.restore import OperatorRestore
 from sharedcache.cleaner.service import CleanerService
+from sharedcache.core.acts import Act, Deed
 from sharedcache.core.model import ManifestEntry
 from sharedcache.core.ports import CoordinationError, OutcomeUnknownError, StorageError
 from sharedcache.node.service import NodeService
 from tests.support import eventually
 from tests.support.crash import CrashedError, Fault, Faulty, Schedule
-from tests.support.inprocess import FAST, Site, image_id, settle
+from tests.support.inprocess import FAST, OPERATOR, Site, image_id, settle
 
 pytestmark = [pytest.mark.timeout(300)]
 
@@ -51,9 +53,9 @@ def restorer(site: Site, schedule: Schedule | None = None) -> OperatorRestore:
     clock = site.stack.enter_context(SystemClock())
     ports = (site.session("operator"), site.storage(), locks)
     if schedule is None:
-        return OperatorRestore(*ports, clock, RandomTokens())
+        return OperatorRestore(*ports, clock, RandomTokens(), OPERATOR.who)
     return OperatorRestore(
-        *(Faulty(port, schedule) for port in ports), clock, RandomTokens()
+        *(Faulty(port, schedule) for port in ports), clock, RandomTokens(), OPERATOR.who
     )
 
 
@@ -64,7 +66,10 @@ def entries(site: Site) -> list[ManifestEntry]:
 
 @pytest.mark.parametrize("fault", Fault, ids=lambda fault: fault.name.lower())
 def test_a_restore_may_fail_at_any_effect(sites: Iterator[Site], fault: Fault) -> None:
-    """Never purged while marked; the next restore finishes it; then all is as usual."""
+    """Never purged while marked; the next restore finishes it; then all is as usual.
+
+    The restore is on record once, whichever run finished it.
+    """
     at = 0
     while True:
         site = next(sites)
@@ -97,6 +102,11 @@ def test_a_restore_may_fail_at_any_effect(sites: Iterator[Site], fault: Fault) -
         passes_go_by(quick, *agents)
         assert path.read_bytes() == content, where
         assert not any(entry.restoring for entry in entries(site)), where
+        word = site.session("word")
+        acts = [told.act for told in audit.forward(word, 0, 0)]
+        told = [a for a in acts if isinstance(a, Act) and a.deed == Deed.RESTORED]
+        assert [a.doer for a in told] == [OPERATOR.doer], where
+        assert [s.name for a in told for s in a.subjects] == [path.name], where
         at += 1
 
 

@@ -14,18 +14,28 @@ from pathlib import Path
 
 import pytest
 
+from sharedcache import audit
 from sharedcache.adapters.clock import RandomTokens
 from sharedcache.cleaner import operator
 from sharedcache.cleaner.finalize import RefusedError
 from sharedcache.cleaner.recover import Recoverer, survey
 from sharedcache.cleaner.service import CleanerService
+from sharedcache.core.acts import Act, Deed, Signature
 from sharedcache.core.gate import Code
 from sharedcache.core.planner import make_plan
 from sharedcache.core.policy import MissingNodes
 from sharedcache.core.recovery import DOUBT, Recovery, judge
 from sharedcache.node.service import NodeService
 from tests.support.goback import OwnServer
-from tests.support.inprocess import FAST, Site, gate_codes, image_id, publish, settle
+from tests.support.inprocess import (
+    FAST,
+    OPERATOR,
+    Site,
+    gate_codes,
+    image_id,
+    publish,
+    settle,
+)
 from tests.support.polling import eventually
 
 pytestmark = pytest.mark.timeout(120)
@@ -319,7 +329,11 @@ def test_a_healthy_cluster_goes_on_after_a_recovery(site: Site) -> None:
     stand(agent, cleaner, seconds=0.5)
     assert (Code.PAUSED, "operator") in codes(site)
     assert quarantined(site)
-    operator.resume(site.session("op2"))
+    word = site.session("op2")
+    acts = [told.act for told in audit.forward(word, 0, 0)]
+    (recovered,) = [a for a in acts if isinstance(a, Act) and a.deed == Deed.RECOVERED]
+    assert recovered.doer == Signature("op", 0.0).doer
+    operator.resume(word, OPERATOR)
     fast = site.cleaner("c2")
     cleaner.stand_down()
     settle(agent, fast, until=lambda: not quarantined(site), what="it is purged")

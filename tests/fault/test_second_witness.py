@@ -21,6 +21,7 @@ from sharedcache.node.service import NodeService, start
 from sharedcache.node.world import AgentRefusedError
 from tests.support.inprocess import (
     FAST,
+    OPERATOR,
     Site,
     gate_codes,
     image_id,
@@ -101,7 +102,14 @@ def test_a_directory_of_another_cluster_closes_the_gate(site: Site) -> None:
     assert path.exists()
     assert not list((site.base / ".sharedcache" / "epochs").iterdir())
     with pytest.raises(RefusedError):
-        found(site.session("op"), site.storage(), site.cluster, "y" * 32, None)
+        found(
+            site.session("op"),
+            site.storage(),
+            site.cluster,
+            "y" * 32,
+            None,
+            by=OPERATOR,
+        )
 
 
 def test_a_wiped_zookeeper_removes_nothing_and_is_not_founded_anew(
@@ -119,7 +127,7 @@ def test_a_wiped_zookeeper_removes_nothing_and_is_not_founded_anew(
     assert cleaner.leadership is None
     assert path.exists()
     with pytest.raises(RefusedError, match="sharedcache recover"):
-        found(session, site.storage(), site.cluster, "y" * 32, None)
+        found(session, site.storage(), site.cluster, "y" * 32, None, by=OPERATOR)
 
 
 def test_a_zookeeper_that_went_back_closes_the_gate(site: Site) -> None:

@@ -26,6 +26,7 @@ from tests.support.cluster import Cluster, cache_name
 from tests.support.cluster import image_id as numbered
 from tests.support.inprocess import (
     FAST,
+    OPERATOR,
     Site,
     Told,
     gate_codes,
@@ -134,7 +135,7 @@ def test_an_approved_shrink_is_believed_for_good(site: Site) -> None:
     assert note is not None
     assert observed is not None
     word = site.session("operator")
-    operator.approve(word, note.digest, observed.seen.storage_now_ns)
+    operator.approve(word, note.digest, observed.seen.storage_now_ns, OPERATOR)
     settle(
         agent,
         cleaner,
@@ -202,7 +203,7 @@ def test_an_onlooker_with_other_settings_speaks_of_the_leaders_brake(
     shown = as_the_leader_tells(observed, own)
     assert [r.code for r in shown.gate.reasons] == [Code.BRAKE]
     operator.approve(
-        site.session("operator"), shown.digest, observed.seen.storage_now_ns
+        site.session("operator"), shown.digest, observed.seen.storage_now_ns, OPERATOR
     )
     settle(
         agent,
@@ -240,7 +241,7 @@ def test_an_approved_pass_that_is_interrupted_goes_on(site: Site) -> None:
             )
 
     cleaner.world.storage.quarantine = interrupting  # type: ignore[method-assign]
-    operator.approve(word, note.digest, observed.seen.storage_now_ns)
+    operator.approve(word, note.digest, observed.seen.storage_now_ns, OPERATOR)
     settle(
         agent,
         cleaner,
@@ -388,7 +389,7 @@ def test_a_slow_rate_delays_no_stop(site: Site, how: str) -> None:
         renamed.append(time.monotonic())
         asked.append(how)
         if how == "pause":
-            operator.pause(word, "now")
+            operator.pause(word, "now", OPERATOR)
         if how == "deposed":
             cleaner.world.coordination.resign()
 

@@ -40,7 +40,9 @@ def requests_of(session: object) -> Iterator[Counter[str]]:
         return call(self, request, answer)
 
     def renewing(request: Any) -> bool:
-        return "leader" in str(getattr(request, "path", ""))
+        # A renewal is a transaction that checks the election's node, and no more.
+        parts = getattr(request, "operations", [request])
+        return all("leader" in str(getattr(part, "path", "")) for part in parts)
 
     patch.setattr(KazooClient, "_call", counting)
     try:

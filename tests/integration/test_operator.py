@@ -11,7 +11,7 @@ from sharedcache.cleaner.finalize import RefusedError
 from sharedcache.core.gate import Code
 from sharedcache.core.plan import Why
 from sharedcache.core.planner import make_plan
-from tests.support.inprocess import FAST, Site, gate_codes, image_id, settle
+from tests.support.inprocess import FAST, OPERATOR, Site, gate_codes, image_id, settle
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -20,12 +20,12 @@ def test_a_pause_closes_the_gate_until_it_is_taken_back(site: Site) -> None:
     """Paused: nothing is taken, and the operator's word is shown."""
     word = site.session("operator")
     agent, cleaner = site.agent("n1"), site.cleaner("c1")
-    operator.pause(word, "storage work")
+    operator.pause(word, "storage work", OPERATOR)
     path = site.image(image_id())
     settle(agent, cleaner, until=lambda: cleaner.harvest.passes > 5, what="passes")
     assert (Code.PAUSED, "operator") in gate_codes(cleaner)
     assert path.exists()
-    operator.resume(word)
+    operator.resume(word, OPERATOR)
     settle(agent, cleaner, until=lambda: not path.exists(), what="it is taken")
 
 
@@ -47,20 +47,20 @@ def test_a_braked_plan_waits_for_the_approval_of_that_very_plan(site: Site) -> N
     plan, observed = cleaner.harvest.plan, cleaner.harvest.observed
     assert plan is not None
     assert observed is not None
-    operator.approve(word, "0" * 64, observed.seen.storage_now_ns)
+    operator.approve(word, "0" * 64, observed.seen.storage_now_ns, OPERATOR)
     passes = cleaner.harvest.passes
     settle(
         agent, cleaner, until=lambda: cleaner.harvest.passes > passes + 3, what="passes"
     )
     assert all(path.exists() for path in paths)
     expired_ns = observed.seen.storage_now_ns - int(operator.APPROVAL_S * 1e9) - 1
-    operator.approve(word, plan.digest, expired_ns)
+    operator.approve(word, plan.digest, expired_ns, OPERATOR)
     passes = cleaner.harvest.passes
     settle(
         agent, cleaner, until=lambda: cleaner.harvest.passes > passes + 3, what="passes"
     )
     assert all(path.exists() for path in paths)
-    operator.approve(word, plan.digest, observed.seen.storage_now_ns)
+    operator.approve(word, plan.digest, observed.seen.storage_now_ns, OPERATOR)
     settle(
         agent,
         cleaner,
@@ -73,11 +73,11 @@ def test_a_held_file_stays_until_the_hold_is_removed(site: Site) -> None:
     """A hold keeps a file in `_base`, whatever its age."""
     word = site.session("operator")
     path, other = site.image(image_id()), site.image(image_id())
-    operator.hold(word, path.name, "golden image")
-    operator.hold(word, path.name, "still golden")
+    operator.hold(word, path.name, "golden image", OPERATOR)
+    operator.hold(word, path.name, "still golden", OPERATOR)
     assert operator.holds(word) == [operator.Hold(path.name, "still golden")]
     with pytest.raises(RefusedError, match="no cache name"):
-        operator.hold(word, "README.txt", "a typing error")
+        operator.hold(word, "README.txt", "a typing error", OPERATOR)
     agent, cleaner = site.agent("n1"), site.cleaner("c1")
     settle(agent, cleaner, until=lambda: not other.exists(), what="the other is taken")
     plan, observed = cleaner.harvest.plan, cleaner.harvest.observed
@@ -85,19 +85,19 @@ def test_a_held_file_stays_until_the_hold_is_removed(site: Site) -> None:
     assert observed is not None
     assert Why.HELD in plan.whys
     assert path.exists()
-    operator.release(word, path.name)
+    operator.release(word, path.name, OPERATOR)
     settle(agent, cleaner, until=lambda: not path.exists(), what="it is taken")
     with pytest.raises(RefusedError, match="no hold"):
-        operator.release(word, path.name)
+        operator.release(word, path.name, OPERATOR)
 
 
 def test_an_expected_node_closes_the_gate_until_it_reports(site: Site) -> None:
     """A host that mounts the directory counts before its agent has spoken."""
     word = site.session("operator")
-    assert operator.expect(word, "n2")
-    assert not operator.expect(word, "n2")
+    assert operator.expect(word, "n2", OPERATOR)
+    assert not operator.expect(word, "n2", OPERATOR)
     with pytest.raises(RefusedError, match="cannot name a node"):
-        operator.expect(word, "no/node")
+        operator.expect(word, "no/node", OPERATOR)
     path = site.image(image_id())
     agent, cleaner = site.agent("n1"), site.cleaner("c1")
     settle(agent, cleaner, until=lambda: cleaner.harvest.passes > 5, what="passes")
@@ -114,13 +114,13 @@ def test_only_a_node_that_is_not_live_can_be_expunged(site: Site) -> None:
     agent, lost, cleaner = site.agent("n1"), site.agent("n2"), site.cleaner("c1")
     settle(lost, until=lambda: lost.publisher.published is not None, what="a report")
     with pytest.raises(RefusedError, match="n2 is live"):
-        operator.expunge(word, site.storage(), "n2", 0.0)
+        operator.expunge(word, site.storage(), "n2", OPERATOR)
     with pytest.raises(RefusedError, match="no witness"):
-        operator.expunge(word, site.storage(), "n3", 0.0)
+        operator.expunge(word, site.storage(), "n3", OPERATOR)
     lost.finish()
     settle(agent, cleaner, until=lambda: not path.exists(), what="it is quarantined")
     assert gate_codes(cleaner) == {(Code.NODE_MISSING, "n2")}
-    operator.expunge(word, site.storage(), "n2", 1.0)
+    operator.expunge(word, site.storage(), "n2", OPERATOR)
     settle(
         agent,
         cleaner,
@@ -140,7 +140,7 @@ def test_an_expunged_node_that_comes_back_says_so_and_joins_anew(site: Site) -> 
             what="a report",
         )
     lost.finish()
-    operator.expunge(word, site.storage(), "n2", 1.0)
+    operator.expunge(word, site.storage(), "n2", OPERATOR)
     observer = site.observer()
     assert make_plan(FAST, observer.observe(scan=False).seen).gate.purge_open
     back = site.agent("n2")

@@ -26,6 +26,7 @@ class Fault(enum.Enum):
 EFFECTS = frozenset(
     {
         "commit",
+        "ensure",
         "campaign",
         "resign",
         "join",

@@ -26,6 +26,7 @@ from sharedcache.cleaner.finalize import Founded, found
 from sharedcache.cleaner.observe import Observer
 from sharedcache.cleaner.service import CleanerService
 from sharedcache.cleaner.world import CleanerWorld
+from sharedcache.core.acts import Signature
 from sharedcache.core.gate import Code
 from sharedcache.core.names import Kind, digest_of
 from sharedcache.core.policy import AgentPolicy, CleanerPolicy
@@ -35,6 +36,9 @@ from sharedcache.node.world import World
 from tests.support.polling import eventually
 
 SESSION_TIMEOUT_S = 4.0
+
+OPERATOR = Signature("operator@desk", 1.0)
+"""Whoever speaks in a test."""
 
 FAST = CleanerPolicy(
     pass_interval_s=0.05,
@@ -155,6 +159,7 @@ class Site:
             self.cluster,
             uuid.uuid4().hex,
             schema,
+            by=OPERATOR,
         )
 
     def uses(self, node: str, **uses: list[str]) -> None:

@@ -13,6 +13,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from sharedcache.adapters.settings import SettingsError
+from sharedcache.adapters.zookeeper.session import ZooKeeperSession
 from sharedcache.cleaner.brake import as_the_leader_tells
 from sharedcache.cleaner.finalize import RefusedError
 from sharedcache.cleaner.observe import Counters, Observed
@@ -83,6 +84,7 @@ class FakeConnection:
 
     observed: Observed
     settings: FakeSettings
+    session: ZooKeeperSession
 
     def look(
         self, *, scan: bool = True, quietly: bool = False
@@ -109,7 +111,9 @@ class Operator:
 
         @contextmanager
         def connected(_: object) -> Iterator[FakeConnection]:
-            yield FakeConnection(_observed(seen, rollout, brake), FakeSettings())
+            session = ZooKeeperSession("127.0.0.1:1", "demo", "never-started")
+            observed = _observed(seen, rollout, brake)
+            yield FakeConnection(observed, FakeSettings(), session)
 
         self._connect_with(connected)
 

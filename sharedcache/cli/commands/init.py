@@ -10,6 +10,7 @@ from rich.console import Console
 from sharedcache.cleaner.finalize import found
 from sharedcache.cli import output, views
 from sharedcache.cli.base import Given, common_options, connected, pass_given
+from sharedcache.cli.signing import signature
 from sharedcache.core.schema import newest
 
 
@@ -34,7 +35,12 @@ def init(given: Given, schema: int | None) -> None:
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
     with connected(given) as to:
         done = found(
-            to.session, to.storage, to.settings.cluster, uuid.uuid4().hex, schema
+            to.session,
+            to.storage,
+            to.settings.cluster,
+            uuid.uuid4().hex,
+            schema,
+            by=signature(),
         )
         data = {
             "cluster": done.cluster.name,

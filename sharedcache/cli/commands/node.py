@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import click
 
 from sharedcache.cleaner import operator
 from sharedcache.cli import data, views
 from sharedcache.cli.base import Given, common_options, connected, pass_given
 from sharedcache.cli.failure import Failure, RefusedFailure
+from sharedcache.cli.signing import refusals_on_record, signature
 from sharedcache.core.names import is_node_name
 from sharedcache.core.planner import node_of
 
@@ -80,8 +79,9 @@ def expect_nodes(given: Given, names: tuple[str, ...]) -> None:
             raise click.BadParameter(
                 f"{name!r} cannot name a node: letters, digits, dot, dash, underscore"
             )
+    by = signature()
     with connected(given) as to:
-        new = [name for name in names if operator.expect(to.session, name)]
+        new = [name for name in names if operator.expect(to.session, name, by)]
     given.emit(
         {"expected": list(names), "new": new},
         lambda console: console.print(f"Expected; new on the roster: {len(new)}."),
@@ -111,8 +111,8 @@ def expunge_node(given: Given, name: str, *, yes: bool) -> None:
             raise RefusedFailure("nobody answered: give --yes") from error
         if not sure:
             raise RefusedFailure("not expunged, as you say")
-    with connected(given) as to:
-        operator.expunge(to.session, to.storage, name, time.time())
+    with connected(given) as to, refusals_on_record(to.session, "expunge", name):
+        operator.expunge(to.session, to.storage, name, signature())
     given.emit(
         {"expunged": name}, lambda console: console.print(f"{name} is expunged.")
     )

@@ -8,6 +8,7 @@ from sharedcache.cleaner import operator
 from sharedcache.cli import output
 from sharedcache.cli.base import Given, common_options, connected, pass_given
 from sharedcache.cli.failure import RefusedFailure
+from sharedcache.cli.signing import refusals_on_record, signature
 
 LEAST_DIGEST = 8
 
@@ -23,7 +24,7 @@ def pause(given: Given, why: str) -> None:
       sharedcache pause --why "storage maintenance"
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
     with connected(given) as to:
-        operator.pause(to.session, why)
+        operator.pause(to.session, why, signature())
     given.emit(
         {"paused": why}, lambda console: console.print("The gate is closed: paused.")
     )
@@ -39,7 +40,7 @@ def resume(given: Given) -> None:
       sharedcache resume
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
     with connected(given) as to:
-        operator.resume(to.session)
+        operator.resume(to.session, signature())
     given.emit({"paused": None}, lambda console: console.print("No longer paused."))
 
 
@@ -61,10 +62,13 @@ def approve(given: Given, digest: str) -> None:
         # What the leader told of its own plan, if it is under a brake.
         observed, plan = to.look()
         if len(digest) < LEAST_DIGEST or not plan.digest.startswith(digest):
-            raise RefusedFailure(
-                f"the plan now is {plan.digest[:12]}, not {digest}: look at it again"
-            )
-        operator.approve(to.session, plan.digest, observed.seen.storage_now_ns)
+            with refusals_on_record(to.session, "approve"):
+                raise RefusedFailure(
+                    f"the plan now is {plan.digest[:12]}, not {digest}: look at it "
+                    "again"
+                )
+        now_ns = observed.seen.storage_now_ns
+        operator.approve(to.session, plan.digest, now_ns, signature())
     said = {"approved": plan.digest, "for_s": operator.APPROVAL_S}
     given.emit(
         said, lambda console: console.print(f"Approved: plan {plan.digest[:12]}.")
@@ -92,7 +96,7 @@ def add_hold(given: Given, name: str, why: str) -> None:
       sharedcache hold add da39a3ee5e6b4b0d3255bfef95601890afd80709 --why "golden"
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
     with connected(given) as to:
-        operator.hold(to.session, name, why)
+        operator.hold(to.session, name, why, signature())
     given.emit(
         {"name": name, "why": why}, lambda console: console.print(f"{name} is held.")
     )
@@ -128,7 +132,7 @@ def remove_hold(given: Given, name: str) -> None:
       sharedcache hold remove da39a3ee5e6b4b0d3255bfef95601890afd80709
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
     with connected(given) as to:
-        operator.release(to.session, name)
+        operator.release(to.session, name, signature())
     given.emit(
         {"name": name}, lambda console: console.print(f"{name} is no longer held.")
     )

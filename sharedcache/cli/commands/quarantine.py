@@ -10,6 +10,7 @@ from sharedcache.adapters.novalock import NovaNameLocks
 from sharedcache.cleaner.restore import OperatorRestore
 from sharedcache.cli import data, output, views
 from sharedcache.cli.base import Given, common_options, connected, pass_given
+from sharedcache.cli.signing import refusals_on_record, signature
 from sharedcache.core.model import NANOSECONDS
 from sharedcache.core.names import classify
 from sharedcache.core.obstacles import spell
@@ -64,8 +65,9 @@ def restore_quarantined(given: Given, name: str) -> None:
         SystemClock() as clock,
         output.progress(f"Restoring {asked}"),
     ):
-        restore = OperatorRestore(to.session, to.storage, locks, clock, RandomTokens())
-        done = restore.run(asked)
+        ports = (to.session, to.storage, locks, clock, RandomTokens())
+        with refusals_on_record(to.session, "restore", asked):
+            done = OperatorRestore(*ports, signature().who).run(asked)
         min_age_s = to.settings.cleaner.policy().min_age_s[classify(done.name)]
     said = {
         "restored": done.name,

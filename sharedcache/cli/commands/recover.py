@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -15,6 +13,7 @@ from sharedcache.cleaner.recover import Recoverer, Survey, survey
 from sharedcache.cli import output
 from sharedcache.cli.base import Given, common_options, connected, pass_given
 from sharedcache.cli.failure import RefusedFailure
+from sharedcache.cli.signing import signature
 from sharedcache.core.model import Cluster, Unreadable
 from sharedcache.core.recovery import Recovery, judge
 
@@ -93,12 +92,13 @@ def _ask() -> None:
 
 
 def _act(to: Connection, seen: Survey, judged: Recovery, *, pause: bool) -> None:
+    by = signature()
     recoverer = Recoverer(
         to.session,
         to.storage,
         RandomTokens(),
-        f"{getpass.getuser()}@{socket.gethostname()}",
-        time.time(),
+        by.who,
+        by.when,
         _PAUSED if pause else "",
     )
     steps = len(judged.expect) + len(judged.doubt) + len(seen.members)

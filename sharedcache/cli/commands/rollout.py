@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
-import time
-
 import click
 from rich.console import Console
 
@@ -14,6 +10,7 @@ from sharedcache.cleaner.observe import Observed
 from sharedcache.cli import data, output, views
 from sharedcache.cli.base import Given, common_options, connected, pass_given
 from sharedcache.cli.failure import RefusedFailure
+from sharedcache.cli.signing import refusals_on_record, signature
 from sharedcache.core.rollout import Stage
 
 
@@ -59,11 +56,13 @@ def commit(given: Given, *, yes: bool) -> None:
         observed, _ = to.look(scan=False)
         state = data.rollout_state(observed)
         if state["state"] == Stage.MIXED.value:
-            _refuse(given, state)
+            with refusals_on_record(to.session, "finalize"):
+                _refuse(given, state)
         if state["state"] == Stage.READY.value and not yes:
             _ask(observed)
-        who = f"{getpass.getuser()}@{socket.gethostname()}"
-        done = finalize(to.session, to.storage, observed, who, time.time())
+        by = signature()
+        with refusals_on_record(to.session, "finalize"):
+            done = finalize(to.session, to.storage, observed, by.who, by.when)
     said = {
         "state": Stage.FINALIZED.value,
         "finalized_schema": done.finalized_schema,

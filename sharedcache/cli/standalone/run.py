@@ -27,6 +27,7 @@ from sharedcache.adapters.zookeeper_server import (
 from sharedcache.cleaner.finalize import Founded, RefusedError, found
 from sharedcache.cli import wiring
 from sharedcache.cli.failure import Failure, RefusedFailure
+from sharedcache.cli.signing import signature
 from sharedcache.cli.standalone import choice as chosen
 from sharedcache.cli.standalone import guard
 from sharedcache.cli.standalone.choice import Choice
@@ -282,7 +283,9 @@ def _found(settings: Settings, watch: Watch) -> Founded | str:
     session = watch.session
     with DirectoryStorage(settings.require_base()) as storage:
         try:
-            return found(session, storage, settings.cluster, uuid.uuid4().hex, None)
+            identity = uuid.uuid4().hex
+            name, by = settings.cluster, signature()
+            return found(session, storage, name, identity, None, by=by)
         except RefusedError as error:
             if ledger.cluster_of(session.get(ledger.IDENTITY)) is not None:
                 raise
