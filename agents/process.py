@@ -18,7 +18,7 @@ from tenacity.wait import wait_exponential
 from sharedcache import __version__
 from sharedcache.adapters import settings as ini
 from sharedcache.adapters.clock import SystemClock
-from sharedcache.adapters.journal import LogJournal
+from sharedcache.adapters.journal import JsonLines, LogJournal
 from sharedcache.adapters.settings import Settings, SettingsError
 from sharedcache.adapters.settings.reading import is_ours, on_command_line
 from sharedcache.adapters.systemd import notify
@@ -101,6 +101,9 @@ def _settings(
     )
     how = _log_settings(command_line, set(command_line) - ours, settings.files)
     log.setup(how, "sharedcache", __version__)
+    if settings.log_form == "json":
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonLines())
     return settings
 
 

@@ -7,34 +7,55 @@ import json
 import logging
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 _BARE = re.compile(r"[!#-<>-~]+\Z")
 """Printable ASCII without space, quote and equals sign: needs no quotes."""
+
+_FIELDS = "sharedcache_fields"
 
 
 class LogJournal:
     """The port of the journal over Python's logging, logger ``sharedcache``.
 
     One line an event: ``name key=value ...``, values quoted where they need
-    it; with ``json_lines`` one JSON object with the key ``event``.
+    it.  The record bears the event's fields too, for ``JsonLines``.
     """
 
-    def __init__(
-        self, logger: logging.Logger | None = None, *, json_lines: bool = False
-    ) -> None:
+    def __init__(self, logger: logging.Logger | None = None) -> None:
         self._logger = logger or logging.getLogger("sharedcache")
-        self._json_lines = json_lines
 
     def event(self, name: str, /, **fields: object) -> None:
         """Tell one thing that happened."""
         if not self._logger.isEnabledFor(logging.INFO):
             return
-        if self._json_lines:
-            line = json.dumps(_plain({"event": name} | fields | {"event": name}))
-        else:
-            line = " ".join([name, *(f"{key}={_text(fields[key])}" for key in fields)])
+        line = " ".join([name, *(f"{key}={_text(fields[key])}" for key in fields)])
+        told = {"event": name} | fields | {"event": name}
         # The line is an argument, since it may contain per cent signs.
-        self._logger.info("%s", line)
+        self._logger.info("%s", line, extra={_FIELDS: told})
+
+
+class JsonLines(logging.Formatter):
+    """Lines of a log as JSON: one object a line, whatever is told.
+
+    An event has the key ``event`` and its fields, everything else ``message``.
+    ``time`` is UTC as ISO 8601 has it, ``level`` and ``logger`` are Python's.
+    A field of an event never hides one of these four.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Make one line."""
+        when = datetime.fromtimestamp(record.created, UTC)
+        fields = getattr(record, _FIELDS, None)
+        head = {
+            "time": when.isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+        }
+        told = {"message": record.getMessage()} if fields is None else fields
+        if record.exc_info:
+            told = {**told, "traceback": self.formatException(record.exc_info)}
+        return json.dumps(_plain(head | told | head))
 
 
 def _text(value: object) -> str:

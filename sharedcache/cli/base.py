@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -62,6 +62,12 @@ class Given:
         output.emit(
             data, self.form, view, columns=self.columns, rows_in=rows_in, line=line
         )
+
+    def stream(
+        self, rows: Iterable[Mapping[str, object]], head: str, line: output.Line
+    ) -> None:
+        """Print rows one by one, as they come, in the format that was asked for."""
+        output.stream(rows, self.form, head, line, columns=self.columns)
 
 
 pass_given = click.make_pass_decorator(Given, ensure=True)

@@ -33,6 +33,7 @@ _LAZY = {
     "standalone": f"{_COMMANDS}.standalone:standalone",
     "doctor": "sharedcache.cli.doctor.command:doctor",
     "completion": f"{_COMMANDS}.completion:completion",
+    "history": f"{_COMMANDS}.history:history",
     "demo": "sharedcache.cli.demo.command:demo",
 }
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import click
 from rich import box
@@ -36,6 +37,9 @@ PATIENCE_S = 1.0
 
 View = Callable[[Console], None]
 """Prints data as a person wants to see it."""
+
+Line = Callable[[Mapping[str, Any]], str]
+"""Makes a line of a table from a row."""
 
 
 def emit(
@@ -111,6 +115,49 @@ def _at(row: Mapping[str, object], column: str) -> object:
             )
         found = found[key]
     return found
+
+
+def printable(text: str) -> str:
+    """Return a text that stays on its line and does nothing to the terminal."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
+def _joined(row: Mapping[str, object]) -> str:
+    return printable("  ".join(_value(cell) for cell in row.values()))
+
+
+def stream(
+    rows: Iterable[Mapping[str, object]],
+    how: str,
+    head: str,
+    line: Line,
+    *,
+    columns: Sequence[str] = (),
+) -> None:
+    """Print rows as they come, so that none waits for the last.
+
+    The result is that of ``emit`` with a list of them, but for white space; a
+    table of ``columns`` has its values one after the other.
+    """
+    if columns:
+        head = "  ".join(columns)
+        line = _joined
+    empty = True
+    for whole in rows:
+        row = {c: _at(whole, c) for c in columns} if columns else whole
+        if how == "json":
+            click.echo(("[\n" if empty else ",\n") + json.dumps(row), nl=False)
+        elif how == "yaml":
+            click.echo(_yaml([row]), nl=False)
+        elif how == "value":
+            click.echo(next(_values([row])))
+        else:
+            click.echo(f"{head}\n{line(row)}" if empty else line(row))
+        empty = False
+    if how == "json":
+        click.echo("[]" if empty else "\n]")
+    elif empty and how != "value":
+        click.echo("[]" if how == "yaml" else "none")
 
 
 def note(text: str) -> None:

@@ -54,7 +54,15 @@ def test_every_command_is_walked() -> None:
     assert walked >= {
         *("init", "status", "plan", "explain", "doctor", "completion", "clean"),
         *("node list", "node expunge", "quarantine restore", "hold add"),
-        *("rollout finalize", "pause", "resume", "approve", "recover", "demo"),
+        *(
+            "rollout finalize",
+            "pause",
+            "resume",
+            "approve",
+            "recover",
+            "history",
+            "demo",
+        ),
     }
 
 

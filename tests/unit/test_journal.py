@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sharedcache.adapters.journal import LogJournal
+from sharedcache.adapters.journal import JsonLines, LogJournal
 from sharedcache.core.model import KernelNaming
 
 if TYPE_CHECKING:
@@ -62,16 +62,36 @@ def test_fields_keep_their_order(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_json_lines(caplog: pytest.LogCaptureFixture) -> None:
-    """With json_lines each line is an object; a field cannot hide the event."""
-    journal = LogJournal(json_lines=True)
-    line = _line(caplog, journal, epoch=2, names={"b", "a"}, event="x", when=None)
+    """Each line is an object; no field hides the event, the time or the level."""
+    with caplog.at_level(logging.INFO, logger="sharedcache"):
+        LogJournal().event("pass", epoch=2, names={"b", "a"}, event="x", level=None)
+    (record,) = caplog.records
+    record.created = 1_700_000_000.25
+    line = JsonLines().format(record)
+    assert "\n" not in line
     assert json.loads(line) == {
+        "time": "2023-11-14T22:13:20.250+00:00",
+        "level": "INFO",
+        "logger": "sharedcache",
         "event": "pass",
         "epoch": 2,
         "names": ["a", "b"],
-        "when": None,
     }
+
+
+def test_other_lines_are_json_too(caplog: pytest.LogCaptureFixture) -> None:
+    """What libraries say, and errors with their tracebacks, are objects as well."""
+    try:
+        int("one\ntwo")
+    except ValueError:
+        logging.getLogger("kazoo").exception("lost %s", "it")
+    (record,) = caplog.records
+    line = JsonLines().format(record)
     assert "\n" not in line
+    told = json.loads(line)
+    assert (told["level"], told["logger"]) == ("ERROR", "kazoo")
+    assert told["message"] == "lost it"
+    assert told["traceback"].startswith("Traceback")
 
 
 def test_fields_may_have_any_name(caplog: pytest.LogCaptureFixture) -> None:

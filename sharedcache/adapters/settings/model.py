@@ -90,7 +90,8 @@ class Settings:
     """Everything that was read.
 
     ``base``, ``zookeeper`` and ``lock_path`` may be empty (unset); ``files``
-    are the configuration files, in the order in which they were read.
+    are the configuration files, in the order in which they were read;
+    ``log_form`` is ``text`` or ``json``.
     """
 
     base: str
@@ -100,6 +101,7 @@ class Settings:
     agent: AgentSettings
     cleaner: CleanerSettings
     files: tuple[str, ...] = ()
+    log_form: str = "text"
 
     def require_base(self) -> str:
         """Return the cache directory; raises ``SettingsError`` if none is set."""

@@ -63,6 +63,13 @@ def sharedcache_options() -> list[cfg.Opt]:
             help="Nova's lock directory. Default: locks below instances_path, or "
             "beside the cache directory.",
         ),
+        cfg.StrOpt(
+            "log-form",
+            default="text",
+            choices=("text", "json"),
+            help="Form of the log's lines: text, or json for one object a line "
+            "and nothing else.",
+        ),
     ]
 
 

@@ -314,6 +314,7 @@ class _Reader:
             agent=agent,
             cleaner=self._cleaner(),
             files=tuple(file.path for file in self.files),
+            log_form=self.text(options.SHAREDCACHE, "log_form"),
         )
 
     def _instances_path(self) -> str:
