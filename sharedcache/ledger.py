@@ -22,6 +22,7 @@ from sharedcache.core.model import (
     Rollout,
     RosterRecord,
     Unreadable,
+    Witness,
 )
 from sharedcache.core.plan import Remembered
 from sharedcache.core.ports import (
@@ -346,13 +347,15 @@ def pack_report(report: Report, token: str) -> Packed:
     return Packed(head, parts)
 
 
-def tombstone_data(node: str, incarnation: Incarnation | None, now: float) -> bytes:
+def tombstone_data(
+    node: str, incarnation: Incarnation | Unreadable | None, now: float
+) -> bytes:
     """Encode the record of an expunged node; ``incarnation`` is its witness's."""
-    witness = (
-        {}
-        if incarnation is None
-        else {"boot_id": incarnation.boot_id, "start": incarnation.start}
-    )
+    witness: dict[str, object] = {}
+    if isinstance(incarnation, Incarnation):
+        witness = {"boot_id": incarnation.boot_id, "start": incarnation.start}
+    elif incarnation is not None:
+        witness = {"unreadable": True}
     return codec.pack({"node": node, "report": None, "expunged_at": now, **witness})
 
 
@@ -419,11 +422,19 @@ class Tombstone:
     """What stays of an expunged node.
 
     ``incarnation`` is that of its witness when it was expunged, ``None`` if it
-    had none: a witness of any other is the trace of an agent that came back.
+    had none, or one that was ``unreadable``: a witness of any other is the trace
+    of an agent that came back.
     """
 
     expunged_at: float
     incarnation: Incarnation | None
+    unreadable: bool = False
+
+    def covers(self, witness: Witness) -> bool:
+        """Whether a witness is still the one that was there then."""
+        if witness.incarnation is None:
+            return self.unreadable
+        return witness.incarnation == self.incarnation
 
 
 @dataclass(frozen=True, slots=True)
@@ -474,7 +485,8 @@ def roster_of(records: Iterable[tuple[str, Record | None]]) -> Roster:
             continue
         if gone_at is not None:
             values = codec.unpack(record.data)
-            expunged[node] = Tombstone(gone_at, _last_incarnation(values))
+            unread = values.get("unreadable") is True
+            expunged[node] = Tombstone(gone_at, _last_incarnation(values), unread)
         elif report is None:
             silent.add(node)
         else:

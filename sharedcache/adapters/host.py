@@ -6,6 +6,7 @@ stopped and no guest running, so every doubt here is a "no".
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ class SystemdHost:
         systemctl: str = "systemctl",
     ) -> None:
         self._unit = unit
-        self._base = base.lstrip("/")
+        self._base = base
         self._hypervisors = frozenset(hypervisors)
         self._proc = Path(proc)
         self._systemctl = systemctl
@@ -92,6 +93,8 @@ class SystemdHost:
         if not self._base or not self._hypervisors:
             return ()
         try:
+            # A symbolic link on the way would be followed from our own root.
+            base = os.path.realpath(self._base).lstrip("/")
             ours = (self._proc / "self/ns/mnt").readlink()
             processes = [one for one in self._proc.iterdir() if one.name.isdecimal()]
         except OSError:
@@ -100,7 +103,7 @@ class SystemdHost:
             f"{name} (process {process.name})"
             for process in sorted(processes, key=lambda one: int(one.name))
             for name in self._named(process)
-            if self._sees_another(process, ours, marker)
+            if _sees_another(process, ours, base, marker)
         )
 
     def _named(self, process: Path) -> list[str]:
@@ -112,18 +115,6 @@ class SystemdHost:
         # A script's interpreter comes first, and its own name second.
         bases = [_text(w.rpartition(b"/")[2]) for w in words[:_SCRIPT_ARGUMENTS]]
         return [name for name in bases if name in self._hypervisors][:1]
-
-    def _sees_another(self, process: Path, ours: Path, marker: bytes) -> bool:
-        try:
-            if (process / "ns/mnt").readlink() == ours:
-                return False
-            there = process / "root" / self._base / _MARKER
-            return there.read_bytes() != marker
-        except (FileNotFoundError, NotADirectoryError):
-            # Another directory lies there, unless the process itself is gone.
-            return (process / "ns/mnt").is_symlink()
-        except OSError:
-            return False
 
     def unit(self, name: str) -> dict[str, str]:
         """Return a unit's load, active and file state; empty without systemd."""
@@ -144,6 +135,18 @@ class SystemdHost:
         except (OSError, subprocess.TimeoutExpired):
             return ""
         return done.stdout.decode("utf-8", "replace").strip()
+
+
+def _sees_another(process: Path, ours: Path, base: str, marker: bytes) -> bool:
+    try:
+        if (process / "ns/mnt").readlink() == ours:
+            return False
+        return (process / "root" / base / _MARKER).read_bytes() != marker
+    except (FileNotFoundError, NotADirectoryError):
+        # Another directory lies there, unless the process itself is gone.
+        return (process / "ns/mnt").is_symlink()
+    except OSError:
+        return False
 
 
 def _is_guest(process: Path) -> bool:

@@ -292,7 +292,7 @@ def _strangers(
     traces = {
         node
         for node, witness in witnesses.items()
-        if node not in tombstones or tombstones[node].incarnation != witness.incarnation
+        if node not in tombstones or not tombstones[node].covers(witness)
     }
     return sorted((traces | members) - set(reports))
 

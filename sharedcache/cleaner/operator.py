@@ -13,7 +13,7 @@ from sharedcache import audit, ledger
 from sharedcache.cleaner.finalize import RefusedError
 from sharedcache.core import codec, names
 from sharedcache.core.acts import Act, Deed, Signature, Subject
-from sharedcache.core.model import NANOSECONDS, Unreadable
+from sharedcache.core.model import NANOSECONDS, Incarnation, Unreadable
 from sharedcache.core.ports import (
     ConflictError,
     Coordination,
@@ -162,14 +162,12 @@ def expunge(
     record = coordination.get(ledger.node_path(node))
     if record is None and witness is None:
         raise RefusedError(f"{node} is not on the roster and left no witness")
-    incarnation = None
+    incarnation: Incarnation | Unreadable | None = None
     if witness is not None:
         data = witness[0]
         incarnation = codec.readable(
             lambda: codec.incarnation_from_record(codec.from_text(data))
         )
-    if isinstance(incarnation, Unreadable):
-        incarnation = None
     tombstone = ledger.tombstone_data(node, incarnation, by.when)
     registration, path = ledger.member_path(node), ledger.node_path(node)
     operations: list[Operation] = [
@@ -181,7 +179,8 @@ def expunge(
         else Set(path, tombstone, record.version),
         ledger.bump(ledger.ROSTER_COUNTER),
     ]
-    why = "no witness" if incarnation is None else f"witness {incarnation}"
+    bears = "unreadable" if isinstance(incarnation, Unreadable) else incarnation
+    why = "no witness" if bears is None else f"witness {bears}"
     act = Act(Deed.EXPUNGED, by.doer, by.when, why, (Subject(node),))
     try:
         _commit(coordination, operations, act)

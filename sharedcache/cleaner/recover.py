@@ -72,6 +72,7 @@ def survey(coordination: Coordination, storage: Storage) -> Survey:
     reports.update(ledger.read_reports(coordination, roster.heads))
     marker = ledger.marker_of(storage.read_marker())
     ours = isinstance(marker, Cluster)
+    witnesses = read_witnesses(storage) if ours else {}
     found = ledger.rollout_of(records[ledger.ROLLOUT])
     rollout: int | Unreadable | None = None
     if records[ledger.ROLLOUT] is not None:
@@ -86,9 +87,13 @@ def survey(coordination: Coordination, storage: Storage) -> Survey:
         storage_schema=_schema(storage.read_schema()) if ours else None,
         zookeeper_schema=rollout,
         authorisation=_authorisation(records[ledger.AUTHORISATION]),
-        witnesses=read_witnesses(storage) if ours else {},
+        witnesses=witnesses,
         reports=reports,
-        tombstones={n: t.incarnation for n, t in roster.expunged.items()},
+        expunged=frozenset(
+            node
+            for node, tombstone in roster.expunged.items()
+            if node not in witnesses or tombstone.covers(witnesses[node])
+        ),
         broken=broken,
         gaps=[path for path, record in records.items() if record is None],
     )

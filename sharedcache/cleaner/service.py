@@ -160,6 +160,8 @@ class CleanerService:
         began = clock.boottime()
         scan = began >= self._next_pass
         observed = self.observer.observe(scan=scan, epoch=leadership.epoch)
+        if observed.epoch.value > leadership.epoch:
+            raise DeposedError(f"ZooKeeper is at epoch {observed.epoch.value}")
         observed = self.brakes.recall(observed)
         plan = self._plan(observed, scan=scan)
         self.harvest.remember(self.world.journal, observed, plan, whole=scan)

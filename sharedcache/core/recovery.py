@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 from sharedcache.core.model import (
     Cluster,
-    Incarnation,
     Report,
     SourceFailure,
     Unreadable,
@@ -32,9 +31,10 @@ class Standing:
     """What the storage and ZooKeeper say, read at one time.
 
     A number is ``None`` where its record is not there.  ``reports`` are the
-    rostered nodes' last durable reports, ``tombstones`` the expunged nodes' with
-    the incarnation of their witness.  ``broken`` are the records of the manifest
-    that cannot be read, ``gaps`` the paths of a founded tree that are missing.
+    rostered nodes' last durable reports; ``expunged`` are the nodes off the roster
+    whose witness, if any, is the one of then.  ``broken`` are the records of the
+    manifest that cannot be read, ``gaps`` the paths of a founded tree that are
+    missing.
     """
 
     on_storage: Cluster | Unreadable | None
@@ -48,7 +48,7 @@ class Standing:
     authorisation: Unreadable | None
     witnesses: Mapping[str, Witness]
     reports: Mapping[str, Report | Unreadable | None]
-    tombstones: Mapping[str, Incarnation | None]
+    expunged: frozenset[str]
     broken: Mapping[str, Unreadable]
     gaps: Sequence[str]
 
@@ -123,8 +123,8 @@ def _refuse_to_guess(standing: Standing, cluster: str) -> None:
         )
     if isinstance(disk, Unreadable):
         raise CannotRecoverError(
-            f"the cluster marker on the storage cannot be read ({disk.why}): put "
-            "a copy of it back first"
+            f"the cluster marker on the storage cannot be read ({disk.why}): "
+            + ("use the newer release" if disk.newer else "put a copy back first")
         )
     if disk.name != cluster:
         raise CannotRecoverError(
@@ -180,12 +180,8 @@ def _problems(standing: Standing) -> Iterator[str]:
 
 def _unrostered(standing: Standing) -> Iterator[str]:
     """Name who left a witness and is not expected to report."""
-    for node, witness in sorted(standing.witnesses.items()):
-        expunged = (
-            node in standing.tombstones
-            and standing.tombstones[node] == witness.incarnation
-        )
-        if node not in standing.reports and not expunged:
+    for node in sorted(standing.witnesses):
+        if node not in standing.reports and node not in standing.expunged:
             yield node
 
 

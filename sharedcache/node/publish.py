@@ -32,6 +32,7 @@ from sharedcache.core.ports import (
 from sharedcache.core.schema import SCHEMAS
 from sharedcache.node.world import (
     AgentRefusedError,
+    ExpungedError,
     Identity,
     SupersededError,
     World,
@@ -45,6 +46,7 @@ class Publisher:
     world: World
     identity: Identity
     published: Report | None = None
+    returned: bool = False
     _session: int = 0
     _version: int | None = None
     _parts: tuple[str, ...] = ()
@@ -144,6 +146,7 @@ class Publisher:
             self._version = None
             raise
         self._version = 0 if self._version is None else self._version + 1
+        self.returned = False
 
     def _previous(self) -> Report | None:
         """Return the durable report that will be replaced, and learn its version."""
@@ -155,6 +158,8 @@ class Publisher:
             # says more than it did, and the roster counter is raised.
             return None
         if found.expunged_at is not None:
+            if not self.returned:
+                raise ExpungedError(f"{found.node} was expunged while it ran")
             self.world.journal.event(
                 "expunged-node-returned",
                 node=found.node,

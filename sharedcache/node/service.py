@@ -17,11 +17,17 @@ from sharedcache.core.ports import (
     CoordinationError,
     MemberExistsError,
     OutcomeUnknownError,
+    StorageError,
 )
 from sharedcache.node.look import Ground, Looker, Sight
 from sharedcache.node.publish import Publisher, refuse_old_naming
 from sharedcache.node.restore import Restorer
-from sharedcache.node.world import AgentRefusedError, Identity, World
+from sharedcache.node.world import (
+    AgentRefusedError,
+    ExpungedError,
+    Identity,
+    World,
+)
 
 RETRY_S = 0.5
 """How soon a step that did not come through is tried again, in seconds."""
@@ -129,6 +135,9 @@ class NodeService:
             self._scan()
         except MemberExistsError as error:
             self._retry("waiting-for-old-registration", error)
+        except ExpungedError as error:
+            self._retry("expunged", error)
+            self._return()
         except (ConflictError, OutcomeUnknownError, codec.RecordError) as error:
             self._retry("report-not-written", error)
         except CoordinationError as error:
@@ -161,6 +170,21 @@ class NodeService:
             self._rounds_seen = changes
             return True
         return self.world.clock.boottime() >= self._next_look
+
+    def _return(self) -> None:
+        """Begin a new incarnation, so that the tombstone's witness is no more.
+
+        A ZooKeeper that was restored from a copy would know the tombstone alone,
+        and a witness that still fits it is the trace of nobody.
+        """
+        try:
+            self.identity = start(self.world, self.identity.cluster.name)
+        except (StorageError, OutcomeUnknownError) as error:
+            self._tell_once("witness-not-written", str(error))
+            return
+        self.looker.identity = self.publisher.identity = self.identity
+        self.looker.break_coverage()
+        self.publisher.returned = True
 
     def _look_alone(self) -> None:
         """Keep the windows filled while ZooKeeper is out of reach."""

@@ -23,6 +23,10 @@ class AgentRefusedError(Exception):
     """The agent must not run as it is configured; the message says what to do."""
 
 
+class ExpungedError(Exception):
+    """This very incarnation was expunged: only a new one may report again."""
+
+
 class SupersededError(Exception):
     """Another agent reports under this node's name; this one must stop."""
 

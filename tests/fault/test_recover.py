@@ -340,6 +340,78 @@ def test_a_healthy_cluster_goes_on_after_a_recovery(site: Site) -> None:
     assert kept.exists()
 
 
+def test_a_leader_in_office_stands_down_after_a_recovery(site: Site) -> None:
+    """A recovery takes its epoch from it; it wins a new one by itself.
+
+    Nothing lies in quarantine and nothing is used anew, so that no other rule
+    makes it look.
+    """
+    agent, cleaner = site.agent("n1"), site.cleaner("c1")
+    settle(agent, cleaner, until=lambda: cleaner.leadership, what="a leader")
+    judged = recover(site, anyway=True)
+    unused = site.image(image_id())
+    settle(agent, cleaner, until=lambda: not unused.exists(), what="it goes on")
+    assert cleaner.leadership is not None
+    assert cleaner.leadership.epoch > judged.epoch
+
+
+def test_an_expunged_node_that_came_back_is_known_by_its_witness(
+    place: Site, own: OwnServer
+) -> None:
+    """A copy that knows only its tombstone does not take its witness for the old one.
+
+    The agent that finds itself expunged while it runs begins a new incarnation
+    before it reports again.
+    """
+    site = place
+    agent, gone = site.agent("n1"), site.agent("n2")
+    publish(agent)
+    publish(gone)
+    before = gone.identity.incarnation
+    gone.world.coordination.leave()
+    operator.expunge(site.session("op0"), site.storage(), "n2", OPERATOR)
+    copy = own.copy()
+    used = image_id()
+    kept = site.image(used)
+    site.uses("n2", images=[used])
+    settle(gone, until=lambda: gone.publisher.published, what="it joins anew")
+    settle(
+        gone,
+        until=lambda: len(gone.publisher.published.now),  # type: ignore[union-attr]
+        what="its use is reported",
+    )
+    assert gone.identity.incarnation.start > before.start
+    leader = site.cleaner("c0")
+    settle(agent, gone, leader, until=lambda: leader.leadership, what="an epoch")
+    gone.world.coordination.stop()  # type: ignore[attr-defined] - it crashes
+    then = time.time() - 1e6
+    os.utime(kept, (then, then))
+    own.go_back(copy)
+    assert (Code.UNROSTERED_NODE, "n2") in codes(site)
+    assert recover(site).expect == ("n2",)
+    cleaner = site.cleaner("c1")
+    stand(agent, cleaner, leader)
+    assert (Code.NODE_UNREPORTED, "n2") in codes(site)
+    assert kept.exists()
+
+
+def test_a_witness_that_cannot_be_read_is_nobodys_old_one(site: Site) -> None:
+    """A node expunged without a witness left none, so any witness is a trace."""
+    agent = site.agent("n1")
+    publish(agent)
+    session = site.session("op")
+    operator.expect(session, "n9", OPERATOR)
+    operator.expunge(session, site.storage(), "n9", OPERATOR)
+    assert codes(site) == set()
+    witness = site.base / ".sharedcache" / "nodes" / "n9"
+    witness.write_text("{")
+    assert codes(site) == {(Code.UNROSTERED_NODE, "n9")}
+    assert survey(session, site.storage()).standing.expunged == frozenset()
+    operator.expunge(session, site.storage(), "n9", OPERATOR)
+    assert codes(site) == set()
+    assert survey(session, site.storage()).standing.expunged == {"n9"}
+
+
 def test_damaged_records_are_made_anew(site: Site) -> None:
     """A round, an authorisation, a record of the manifest that cannot be read."""
     agent, cleaner = site.agent("n1"), site.cleaner("c1", SLOW_GRACE)

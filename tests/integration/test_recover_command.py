@@ -21,7 +21,7 @@ def test_agreement_needs_no_recovery(cluster: Cluster) -> None:
     assert said["problems"] == []
     assert said["changes"] == {}
     assert said["recovered"] is False
-    assert "nothing to recover" in cluster.run("recover").out
+    assert "Nothing shows" in cluster.run("recover").out
 
 
 def test_a_cluster_that_zookeeper_lost_is_brought_back(cluster: Cluster) -> None:

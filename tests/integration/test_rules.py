@@ -278,6 +278,34 @@ def test_a_moved_entry_belongs_to_the_next_round_and_keeps_its_grace(
     assert after.moved_ns > before.moved_ns
 
 
+def test_a_predecessors_authorisation_is_cleared_after_its_epoch_is_sealed(
+    site: Site,
+) -> None:
+    """Until then its unlinks may still land, and a restore must see that."""
+    agent, first = site.agent("n1"), site.cleaner("c1", SLOW)
+    publish(agent)
+    settle(agent, first, until=lambda: first.leadership, what="a leader")
+    session = site.session("operator")
+    record = session.get(ledger.AUTHORISATION)
+    assert record is not None
+    outstanding = ledger.authorisation_data(Authorisation("token", 1, {"e": "leaf"}))
+    session.commit([Set(ledger.AUTHORISATION, outstanding, record.version)])
+    first.stand_down()
+    successor = site.cleaner("c2", SLOW)
+    storage, found = successor.world.storage, []
+    seal = storage.epoch_seal
+
+    def sealing(epoch: int) -> None:
+        found.append(session.get(ledger.AUTHORISATION))
+        seal(epoch)
+
+    storage.epoch_seal = sealing  # type: ignore[method-assign]
+    settle(agent, successor, until=lambda: successor.leadership, what="a takeover")
+    (at_the_seal,) = found
+    assert ledger.authorisation_of(at_the_seal).leaves == {"e": "leaf"}
+    assert not ledger.authorisation_of(session.get(ledger.AUTHORISATION)).token
+
+
 def test_a_leader_whose_lease_is_over_takes_nothing(site: Site) -> None:
     """The lease counts from when a renewal was sent; past it nothing is begun."""
     paths = [site.image(image_id()) for _ in range(5)]

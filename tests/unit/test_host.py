@@ -284,6 +284,26 @@ def test_a_script_is_known_by_its_own_name(tmp_path: Path) -> None:
     assert host.ask("nova-compute") == ("nova-compute (process 7)",)
 
 
+def test_a_symbolic_link_on_the_way_hides_nothing(tmp_path: Path) -> None:
+    """An absolute one would be followed from our own root, not the process's."""
+    host = Hypervisor(tmp_path, "libvirtd")
+    ours = tmp_path / "data"
+    ours.mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(ours)
+    theirs = host.proc / "7" / "root" / str(ours).lstrip("/") / ".sharedcache"
+    theirs.mkdir(parents=True)
+    (theirs / "cluster").write_bytes(b"theirs")
+    through = host.proc / "7" / "root" / str(link).lstrip("/")
+    through.symlink_to(ours)
+    (ours / ".sharedcache").mkdir()
+    (ours / ".sharedcache" / "cluster").write_bytes(b"ours")
+    asked = SystemdHost(
+        base=str(link), hypervisors=["libvirtd"], proc=str(host.proc)
+    ).seen_otherwise(b"ours")
+    assert asked == ("libvirtd (process 7)",)
+
+
 def test_a_process_of_our_own_namespace_sees_what_we_see(tmp_path: Path) -> None:
     """It is not looked into, so its own root does not matter."""
     host = Hypervisor(tmp_path, "libvirtd", namespace="mnt:[1]")

@@ -63,7 +63,7 @@ HEALTHY = Standing(
     authorisation=None,
     witnesses={"n1": witness("n1")},
     reports={"n1": report("n1")},
-    tombstones={},
+    expunged=frozenset(),
     broken={},
     gaps=(),
 )
@@ -124,7 +124,8 @@ def test_each_disagreement_is_a_problem(changed: dict[str, object], says: str) -
     ("changed", "says"),
     [
         ({"on_storage": None}, "mount it"),
-        ({"on_storage": Unreadable("cut short")}, "cannot be read"),
+        ({"on_storage": Unreadable("cut short")}, "put a copy back"),
+        ({"on_storage": Unreadable("2", newer=True)}, "newer release"),
         ({"on_storage": Cluster("d", "f00d")}, "belongs to cluster d"),
         ({"in_zookeeper": Cluster("c", "beef")}, "two clusters"),
         ({"zookeeper_epoch": Unreadable("2", newer=True)}, "newer release"),
@@ -165,7 +166,7 @@ def test_a_witness_without_a_roster_record_is_expected_again() -> None:
     standing = replace(
         LOST,
         witnesses={n: witness(n) for n in ("n1", "n2", "n3")},
-        tombstones={"n2": FIRST, "n3": SECOND},
+        expunged=frozenset({"n2"}),
     )
     assert judge(standing, "c", STAMP).expect == ("n1", "n3")
 

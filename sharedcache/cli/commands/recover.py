@@ -143,6 +143,7 @@ def _data(cluster: str, seen: Survey, judged: Recovery) -> Data:
             "nodes": len(standing.reports),
             "registered": len(seen.members),
         },
+        "unrostered": list(judged.expect),
         "changes": changes,
         "recovered": False,
     }
@@ -163,7 +164,13 @@ def _show(console: Console, data: Data) -> None:
     ]
     output.rows(console, ("", "the storage says", "ZooKeeper says", "becomes"), made)
     if not data["problems"]:
-        console.print("They agree: there is nothing to recover.")
+        console.print("Nothing shows that ZooKeeper went back.")
+        if data["unrostered"]:
+            console.print(
+                f"Off the roster, with a witness: {_some(data['unrostered'])}. Start "
+                "its agent, or `sharedcache node expect` or `node expunge` it; if "
+                "ZooKeeper was restored from a copy, `sharedcache recover --anyway`."
+            )
         return
     for problem in data["problems"]:
         console.print(f"- {problem}")
