@@ -50,7 +50,7 @@ class Purged:
 
     A file that has another name still (restored before) frees nothing yet.
     ``counted`` holds the ids of the entries that are in ``names``; ``refused``
-    tells of entries that the storage would not open or unlink, with why.
+    tells of entries that the storage would not open, rename or unlink, with why.
     """
 
     names: list[str] = field(default_factory=list)

@@ -56,7 +56,7 @@ class BrakeKeeper:
         others = [r for r in plan.gate.reasons if r.code is not Code.BRAKE]
         gate = Gate((*others, *self._standing.reasons))
         approved = observed.seen.approved == self._standing.digest
-        return replace(plan, gate=gate, take=(), purge=()), approved
+        return replace(plan, gate=gate, take=(), purge=(), renew=()), approved
 
     def settle(
         self, leadership: Leadership, observed: Observed, plan: Plan, now: float
@@ -118,6 +118,7 @@ def as_the_leader_tells(observed: Observed, plan: Plan) -> Plan:
         whys=whys,
         take=(),
         purge=(),
+        renew=(),
         waiting=plan.waiting | held,
     )
 

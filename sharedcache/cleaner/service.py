@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from sharedcache import ledger
 from sharedcache.cleaner.act import Actor, Pacer
@@ -17,6 +19,7 @@ from sharedcache.cleaner.harvest import Harvest
 from sharedcache.cleaner.lead import take_office
 from sharedcache.cleaner.observe import Observed, Observer
 from sharedcache.cleaner.purge import Purger
+from sharedcache.cleaner.renew import Renewer
 from sharedcache.cleaner.settle import Settler
 from sharedcache.cleaner.take import Taker
 from sharedcache.cleaner.trail import Trail, tell
@@ -32,7 +35,7 @@ from sharedcache.core import codec, rollout
 from sharedcache.core.acts import subjects_of
 from sharedcache.core.checker import PlanRejectedError, check_plan
 from sharedcache.core.model import EntryState, Rollout
-from sharedcache.core.plan import Plan, Purging
+from sharedcache.core.plan import Plan, Purging, Renewing
 from sharedcache.core.planner import make_plan, voices
 from sharedcache.core.ports import (
     ConflictError,
@@ -43,6 +46,8 @@ from sharedcache.core.ports import (
 )
 from sharedcache.core.rate import Pace
 from sharedcache.core.rounds import Confirmation, may_raise, raise_helps
+
+Step = TypeVar("Step", Purging, Renewing)
 
 STANDING_SHARE = 0.1
 """How often a cleaner stands for election, as a share of the session timeout."""
@@ -174,12 +179,16 @@ class CleanerService:
             self.brakes.settle(leadership, observed, plan, clock.wall())
         actor = Actor(leadership, observed, self.pacer, plan.digest)
         purger = Purger(actor, self.harvest.purged)
-        if self._finish_open_matters(leadership, purger, plan, scan=scan):
+        if self._finish_open_matters(leadership, purger, plan, scan=scan) or (
+            Renewer(actor, self.harvest.purged).renew(
+                self._not_refused(plan.renew, began)
+            )
+        ):
             if scan:
                 self._next_pass = began
             return 0.0
         # Each act looks at the lease and the roster again before each step.
-        again = purger.purge(self._not_refused(plan, began))
+        again = purger.purge(self._not_refused(plan.purge, began))
         self._note_refusals(leadership, plan, began)
         Taker(actor, self.harvest.taken).quarantine(plan.take)
         if scan:
@@ -203,9 +212,9 @@ class CleanerService:
                 self.pass_now()
         return plan
 
-    def _not_refused(self, plan: Plan, now: float) -> list[Purging]:
-        """Leave out what the storage refused to unlink a short while ago."""
-        return [p for p in plan.purge if self._refused.get(p.entry.entry, 0.0) <= now]
+    def _not_refused(self, steps: Iterable[Step], now: float) -> list[Step]:
+        """Leave out what the storage refused to do a short while ago."""
+        return [s for s in steps if self._refused.get(s.entry.entry, 0.0) <= now]
 
     def _note_refusals(self, leadership: Leadership, plan: Plan, now: float) -> None:
         """Try what was refused again after a whole pass's time, not before."""

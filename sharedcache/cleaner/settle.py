@@ -43,9 +43,9 @@ def clear_authorisation(authorisation: Authorisation) -> Operation:
 class Settler:
     """Brings the manifest in line with what lies in this epoch's directory.
 
-    Entries that were moved here, or whose rename's outcome was open, get this
-    epoch, the next round and a new baseline; entries that are nowhere leave
-    the manifest; files that no record names are adopted.
+    Entries that were moved here or renamed, or whose rename's outcome was open,
+    get this epoch, the next round and a new baseline; entries that are nowhere
+    leave the manifest; files that no record names are adopted.
     """
 
     leadership: Leadership
@@ -57,7 +57,9 @@ class Settler:
         known: set[str] = set()
         for name in world.coordination.children(ledger.MANIFEST):
             known |= self._settle(name, here)[0]
-        self._adopt([leaf for entry, leaf in here.items() if entry not in known])
+        # They were moved here a moment ago, under names that nobody was told.
+        strange = [leaf for entry, leaf in here.items() if entry not in known]
+        self._adopt(strange, asked=False)
 
     def settle_open(self, manifest: Sequence[ManifestBatch]) -> bool:
         """Settle what this very epoch left open; tell whether anything was written."""
@@ -66,7 +68,7 @@ class Settler:
             batch.batch
             for batch in manifest
             if any(
-                e.state is EntryState.INTENDED or e.epoch != epoch
+                e.state is EntryState.INTENDED or e.epoch != epoch or e.asked
                 for e in batch.entries
             )
         ]
@@ -74,7 +76,9 @@ class Settler:
         written = [self._settle(name, here)[1] for name in open_batches]
         known = {entry.entry for batch in manifest for entry in batch.entries}
         strange = [leaf for entry, leaf in here.items() if entry not in known]
-        self._adopt(strange)
+        # Who was told of these names is not known any more, so a restore by them
+        # may be under way.
+        self._adopt(strange, asked=True)
         return any(written) or bool(strange)
 
     def _here(self) -> dict[str, str]:
@@ -192,7 +196,7 @@ class Settler:
         now_ns = storage.epoch_time(epoch)
         return taken(entry, epoch, leaf, next_round, now_ns, facts)
 
-    def _adopt(self, leaves: Sequence[str]) -> None:
+    def _adopt(self, leaves: Sequence[str], *, asked: bool) -> None:
         """Write records for quarantined files that none names."""
         if not leaves:
             return
@@ -205,7 +209,16 @@ class Settler:
                 continue
             name, entry_id = parsed
             blank = ManifestEntry(
-                name, entry_id, epoch, leaf, EntryState.INTENDED, 0, 0, 0, 0
+                name,
+                entry_id,
+                epoch,
+                leaf,
+                EntryState.INTENDED,
+                0,
+                0,
+                0,
+                0,
+                asked=asked,
             )
             adopted = self._start_again(blank, leaf, number.value + 1)
             if adopted is not None:
@@ -239,7 +252,10 @@ def taken(  # noqa: PLR0917 - the fields that change
     now_ns: int,
     facts: FileFacts,
 ) -> ManifestEntry:
-    """Return an entry as it stands after its rename, at the start of its wait."""
+    """Return an entry as it stands after its rename, at the start of its wait.
+
+    A link can have been asked for only by the leaf that the record named.
+    """
     return replace(
         entry,
         epoch=epoch,
@@ -250,6 +266,7 @@ def taken(  # noqa: PLR0917 - the fields that change
         moved_ns=now_ns,
         size=facts.size,
         baseline=Baseline.of(facts),
+        asked=entry.asked and (entry.epoch, entry.leaf) == (epoch, leaf),
     )
 
 

@@ -171,8 +171,16 @@ class Taker:
 
         def change(entry: ManifestEntry, next_round: int) -> ManifestEntry | None:
             found = outcome.get(entry.entry, entry)
-            if found is None or found.state is EntryState.INTENDED:
-                return found
-            return replace(found, round=next_round)
+            if found is None:
+                return None
+            if found.state is EntryState.INTENDED:
+                return entry
+            # Whoever restores it already has left a mark on its record.
+            return replace(
+                found,
+                round=next_round,
+                asked=entry.asked,
+                restoring=entry.restoring,
+            )
 
         self.actor.rewrite(batch.batch, change)

@@ -23,7 +23,7 @@ from sharedcache.core.model import (
     Unreadable,
     Uses,
 )
-from sharedcache.core.plan import Observation, Plan, Purging, Taking
+from sharedcache.core.plan import Observation, Plan, Purging, Renewing, Taking
 from sharedcache.core.policy import CleanerPolicy, MissingNodes
 
 _WHOLE = (
@@ -47,7 +47,7 @@ class PlanRejectedError(Exception):
 
 def check_plan(policy: CleanerPolicy, seen: Observation, plan: Plan) -> None:
     """Raise ``PlanRejectedError`` unless every step of the plan is allowed."""
-    if not plan.take and not plan.purge:
+    if not plan.take and not plan.purge and not plan.renew:
         return
     _check_own_gate(plan)
     _check_cluster(seen)
@@ -59,6 +59,8 @@ def check_plan(policy: CleanerPolicy, seen: Observation, plan: Plan) -> None:
         _check_times(policy, seen, taking)
     if len({taking.name for taking in plan.take}) != len(plan.take):
         raise PlanRejectedError("the plan takes a name twice")
+    for renewing in plan.renew:
+        _check_renewing(scene, renewing)
     if plan.purge:
         _check_presence(policy, seen)
         _check_common_round(seen)
@@ -280,6 +282,16 @@ def _check_presence(policy: CleanerPolicy, seen: Observation) -> None:
             raise PlanRejectedError(f"{view.node} is missing")
 
 
+def _check_renewing(scene: _Scene, renewing: Renewing) -> None:
+    entry, seen = renewing.entry, scene.seen
+    if (renewing.batch, entry) not in scene.manifest:
+        raise PlanRejectedError(f"{entry.leaf} is not in the manifest as planned")
+    if entry.state is not EntryState.TAKEN or not entry.asked:
+        raise PlanRejectedError(f"{entry.leaf} needs no new name")
+    if entry.restoring or any(entry.entry in r.intents for r in _reports(seen)):
+        raise PlanRejectedError(f"{entry.leaf} is being restored")
+
+
 def _check_purging(scene: _Scene, purging: Purging) -> None:
     entry, seen = purging.entry, scene.seen
     if (purging.batch, entry) not in scene.manifest:
@@ -288,6 +300,8 @@ def _check_purging(scene: _Scene, purging: Purging) -> None:
         raise PlanRejectedError(f"{entry.leaf} was not taken")
     if entry.restoring:
         raise PlanRejectedError(f"{entry.leaf} is being restored")
+    if entry.asked:
+        raise PlanRejectedError(f"a link of {entry.leaf} may land yet")
     if scene.mentions(entry.name) or entry.name in seen.holds:
         raise PlanRejectedError(f"{entry.name} is used or held")
     if entry.entry in scene.wanted:

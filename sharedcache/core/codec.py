@@ -356,6 +356,7 @@ def _entry_to(entry: ManifestEntry) -> dict[str, object]:
         if base is None
         else [base.inode, base.size, base.mtime_ns, base.ctime_ns, base.links],
         "restoring": entry.restoring,
+        "asked": entry.asked,
     }
 
 
@@ -384,6 +385,7 @@ def _entry_from(values: object) -> ManifestEntry:
         size=fields.integer("size"),
         baseline=baseline,
         restoring=fields.flag("restoring"),
+        asked=fields.flag("asked"),
     )
 
 

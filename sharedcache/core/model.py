@@ -271,7 +271,9 @@ class ManifestEntry:
     ``since_ns`` is the storage's time of the first quarantine, from which the
     grace counts; ``moved_ns`` the storage's time of the latest rename, from
     which the caches' lifetimes count; ``round`` 0 while only intended.
-    ``restoring`` marks an operator's restore under way.
+    ``restoring`` marks an operator's restore under way.  ``asked`` says that a
+    link of this very leaf was asked for by somebody, and may land at any time:
+    the entry is not purged before it bears another leaf.
     """
 
     name: str
@@ -285,6 +287,12 @@ class ManifestEntry:
     size: int
     baseline: Baseline | None = None
     restoring: bool = False
+    asked: bool = False
+
+    def __post_init__(self) -> None:
+        """Hold that whoever restores has asked for a link, and may die of it."""
+        if self.restoring and not self.asked:
+            object.__setattr__(self, "asked", True)
 
 
 @dataclass(frozen=True, slots=True)

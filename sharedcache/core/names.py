@@ -115,16 +115,20 @@ def lock_name(name: str) -> str:
     return name if match is None else match[0]
 
 
-def leaf_of(name: str, entry: str, epoch: int) -> str:
+def leaf_of(name: str, entry: str, epoch: int, turn: int = 1) -> str:
     """Name of a quarantined file below ``epochs/<epoch>``; never used twice.
 
     The entry's own id makes it unique within an epoch, the epoch makes it
-    unique after a move by a successor.
+    unique after a move by a successor, and the turn after a restore.
     """
-    return f"{name}.{entry}.{epoch}"
+    first = f"{name}.{entry}.{epoch}"
+    return first if turn == 1 else f"{first}.{turn}"
 
 
-_LEAF = re.compile(r"(?P<name>.+)\.(?P<entry>[0-9a-f]{16})\.(?P<epoch>[1-9][0-9]*)\Z")
+_LEAF = re.compile(
+    r"(?P<name>.+)\.(?P<entry>[0-9a-f]{16})\.(?P<epoch>[1-9][0-9]*)"
+    r"(?:\.(?P<turn>[1-9][0-9]*))?\Z"
+)
 
 
 def parse_leaf(leaf: str) -> tuple[str, str] | None:
@@ -133,3 +137,15 @@ def parse_leaf(leaf: str) -> tuple[str, str] | None:
     if match is None or classify(match["name"]) is Kind.UNRECOGNISED:
         return None
     return match["name"], match["entry"]
+
+
+def next_leaf(leaf: str) -> str:
+    """Return the name that follows this one in the same epoch.
+
+    Raises ``ValueError`` for what is no quarantined file's name.
+    """
+    match = _LEAF.match(leaf)
+    if match is None:
+        raise ValueError(f"{leaf!r} is no quarantined file's name")
+    turn = int(match["turn"] or 1) + 1
+    return leaf_of(match["name"], match["entry"], int(match["epoch"]), turn)

@@ -40,6 +40,7 @@ class Rule(enum.Enum):
     BRAKE = "brake"
     # The rules that a quarantined entry alone can meet.
     RESTORING = "restoring"
+    NEW_NAME = "new-name"
     SEEN = "seen"
     ROUND = "round"
     GRACE = "grace"

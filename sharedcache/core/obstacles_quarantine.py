@@ -45,6 +45,13 @@ def _entry_evidence(court: Court, entry: ManifestEntry) -> Iterator[Obstacle]:
     ]
     if entry.restoring or intending:
         yield restoring(Rule.RESTORING, entry.name, intending)
+    elif entry.asked:
+        yield Obstacle(
+            Rule.NEW_NAME,
+            "it was restored, and a link of its quarantined name may land yet",
+            "the leader renames it in its next pass, unless the node of that restore "
+            "is away, or the gate is closed",
+        )
     if entry.name in seen.holds:
         yield held(entry.name)
     if proof.wanted(entry):

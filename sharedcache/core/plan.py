@@ -136,6 +136,14 @@ class Purging:
 
 
 @dataclass(frozen=True, slots=True)
+class Renewing:
+    """An entry to give a new leaf: the file stays in quarantine."""
+
+    batch: str
+    entry: ManifestEntry
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a pass would do; immutable, used once.
 
@@ -153,6 +161,7 @@ class Plan:
     whys: array[int]
     take: tuple[Taking, ...]
     purge: tuple[Purging, ...]
+    renew: tuple[Renewing, ...]
     waiting: dict[str, tuple[str, ...]]
     fresh_reports: bool
     shrunk: tuple[Shrink, ...] = ()

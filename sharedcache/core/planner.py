@@ -26,6 +26,7 @@ from sharedcache.core.plan import (
     Observation,
     Plan,
     Purging,
+    Renewing,
     Taking,
     Verdict,
     Why,
@@ -91,6 +92,7 @@ def make_plan(policy: CleanerPolicy, seen: Observation) -> Plan:
         whys=whys,
         take=take,
         purge=purge,
+        renew=tuple(_renewals(seen)) if gate.open else (),
         waiting=waiting,
         fresh_reports=_wants_fresh_reports(policy, seen, whys),
         shrunk=on.shrunk,
@@ -116,7 +118,7 @@ class _Ground:
     @staticmethod
     def of(policy: CleanerPolicy, seen: Observation) -> _Ground:
         reports = [v.report for v in seen.facts.nodes if isinstance(v.report, Report)]
-        intended = frozenset().union(*(r.intents for r in reports))
+        intended = _intended(seen)
         entries = list(seen.entries)
         return _Ground(
             used=UseIndex.over(uses for r in reports for uses in (r.now, r.since)),
@@ -129,6 +131,25 @@ class _Ground:
             oldest_ns=_oldest_report_ns(seen.facts, _must_be_younger),
             youngest_ns=_youngest_ns(policy, seen),
         )
+
+
+def _intended(seen: Observation) -> frozenset[str]:
+    """Collect the entries that any rostered node's last report intends to restore."""
+    reports = [v.report for v in seen.facts.nodes if isinstance(v.report, Report)]
+    return frozenset().union(*(r.intents for r in reports))
+
+
+def _renewals(seen: Observation) -> Iterator[Renewing]:
+    """Find the entries that a restore was asked of, and that nobody restores now.
+
+    Whoever still restores would only find the name gone and begin anew.
+    """
+    intended = _intended(seen)
+    for batch in seen.manifest:
+        for entry in batch.entries:
+            over = not entry.restoring and entry.entry not in intended
+            if entry.asked and over and entry.state is EntryState.TAKEN:
+                yield Renewing(batch.batch, entry)
 
 
 def _youngest_ns(policy: CleanerPolicy, seen: Observation) -> dict[int, int]:
@@ -265,6 +286,8 @@ class _Court:
             yield f"gate: {reason.code.value} {reason.subject}"
         if entry.restoring or entry.entry in self.proof.intended:
             yield "restore under way"
+        elif entry.asked:
+            yield "new name after a restore"
         if entry.name in self.seen.holds:
             yield "hold"
         if self.proof.wanted(entry):

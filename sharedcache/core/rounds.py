@@ -86,6 +86,7 @@ class Confirmation:
         return (
             entry.state is EntryState.TAKEN
             and not entry.restoring
+            and not entry.asked
             and 0 < entry.round <= self.proven
             and not self.wanted(entry)
         )
@@ -117,6 +118,7 @@ def raise_helps(
         not confirmation.confirms(entry)
         and entry.state is EntryState.TAKEN
         and not entry.restoring
+        and not entry.asked
         and not in_use.covers(entry.name)
         and not final.covers(entry.name)
         and entry.entry not in confirmation.intended

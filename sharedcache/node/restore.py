@@ -2,7 +2,7 @@
 
 Every step only adds: the intent is published before anything is done, the
 file is linked and never renamed, and the quarantined name stays for the
-leader, whose entry waits in full again.
+leader, which renames it and lets its entry wait in full again.
 """
 
 from __future__ import annotations
@@ -114,6 +114,8 @@ class Restorer:
     ) -> Step:
         if not self._publish_intent(ground, entry, report_with):
             return Step.AGAIN
+        if not self._ask(batch, entry):
+            return Step.AGAIN
         if not self._link(entry):
             return Step.AGAIN
         return self._start_again(batch, entry)
@@ -139,6 +141,41 @@ class Restorer:
             )
         except ConflictError as error:
             self.world.journal.event("restore-waits", name=entry.name, error=error)
+            return False
+        return True
+
+    def _ask(self, batch: ManifestBatch, entry: ManifestEntry) -> bool:
+        """Mark the leaf as one that is asked to be linked, before it is.
+
+        The request may outlive this agent, its lock, its report and its node's
+        place on the roster; the mark stays for as long as the file bears this
+        leaf.  ``False`` if it does not any more: the manifest is read again.
+        """
+        coordination, path = self.world.coordination, ledger.batch_path(batch.batch)
+        record = coordination.get(path)
+        current = None if record is None else ledger.read_batch(record)
+        if record is None or not isinstance(current, ManifestBatch):
+            return False
+        ours = [one for one in current.entries if _same_leaf(one, entry)]
+        if not ours:
+            self.world.journal.event("restore-entry-moved", name=entry.name)
+            return False
+        if ours[0].asked:
+            return True
+        marked = tuple(
+            replace(one, asked=True) if one is ours[0] else one
+            for one in current.entries
+        )
+        data = ledger.batch_data(replace(current, entries=marked))
+        try:
+            coordination.commit(
+                [
+                    Set(path, data, record.version),
+                    ledger.manifest_changed(self.world.tokens.token()),
+                ]
+            )
+        except (ConflictError, OutcomeUnknownError) as error:
+            self.world.journal.event("restore-again", name=entry.name, error=error)
             return False
         return True
 
@@ -200,7 +237,7 @@ class Restorer:
         for one in current.entries:
             changed = one
             if one.entry == entry.entry:
-                if (one.epoch, one.leaf) != (entry.epoch, entry.leaf):
+                if not _same_leaf(one, entry):
                     return Step.AGAIN
                 again = self._again(one, number.value + 1)
                 if again is None:
@@ -290,6 +327,11 @@ class Restorer:
         if facts is None:
             return None
         return replace(entry, round=next_round, baseline=Baseline.of(facts))
+
+
+def _same_leaf(one: ManifestEntry, other: ManifestEntry) -> bool:
+    """Whether two readings of the manifest name the same quarantined file."""
+    return (one.entry, one.epoch, one.leaf) == (other.entry, other.epoch, other.leaf)
 
 
 def _age(entry: ManifestEntry) -> tuple[bool, int, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from sharedcache.core.acts import Act, Deed
 from sharedcache.node.service import NodeService
 from tests.support import eventually
 from tests.support.crash import CrashedError, Fault, Faulty, Schedule
-from tests.support.inprocess import FAST, Site, image_id
+from tests.support.inprocess import FAST, Site, image_id, settle
 
 pytestmark = [pytest.mark.timeout(300)]
 
@@ -156,6 +157,65 @@ def _finish(
         return not any(path.exists() for path in unused) and quiet(site)
 
     eventually(done, 30.0, f"everything unused is purged after {what}")
+
+
+@pytest.mark.parametrize("fault", Fault, ids=lambda fault: fault.name.lower())
+def test_a_renewing_cleaner_may_fail_at_any_effect(
+    sites: Iterator[Site], fault: Fault
+) -> None:
+    """A file that was restored gets its new name, whatever fails, and goes at last.
+
+    The name that the restore was asked by leads nowhere when it is unlinked.
+    """
+    at = 0
+    while True:
+        site = next(sites)
+        path = site.image(image_id())
+        agents = [site.agent("n1"), site.agent("n2")]
+        schedule = Schedule(-1, fault)
+        first = site.cleaner("c1", replace(FAST, grace_s=1.0))
+        crash(first, schedule)
+        _until_gone(path, *agents, first)
+        asked = _restored_and_lost(site, agents, path)
+        schedule.at = schedule.count + at
+        _watch_purges(first, asked)
+        _run_until_it_dies_or_is_done(site, agents, first, schedule, [path])
+        if schedule.struck is None:
+            assert "epoch_move" in schedule.log
+            assert at > 5, schedule.log
+            return
+        second = site.cleaner("c2")
+        _watch_purges(second, asked)
+        _finish(site, agents, second, [path], f"effect {at} {schedule.struck}")
+        at += 1
+
+
+def _restored_and_lost(site: Site, agents: list[NodeService], path: Path) -> list[Path]:
+    """Let a file be restored, and its name be lost again; list its old names."""
+    site.uses("n1", names=[path.name])
+    settle(
+        agents[0],
+        until=lambda: path.exists() and not agents[0].restorer.intents,
+        what="restored",
+    )
+    path.unlink()
+    site.uses("n1")
+    epochs = site.base / ".sharedcache" / "epochs"
+    return [leaf for leaf in epochs.glob("*/*") if leaf.name.startswith(path.name)]
+
+
+def _watch_purges(cleaner: CleanerService, asked: list[Path]) -> None:
+    """Look at each unlink whether a link of the old names would find anything."""
+    storage: Any = cleaner.world.storage
+    port = storage._port if isinstance(storage, Faulty) else storage
+    purge = port.purge
+
+    def watched(epoch: int, leaf: str) -> None:
+        assert asked
+        assert not any(old.exists() for old in asked)
+        purge(epoch, leaf)
+
+    port.purge = watched
 
 
 @pytest.mark.parametrize("fault", Fault, ids=lambda fault: fault.name.lower())

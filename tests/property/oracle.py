@@ -7,6 +7,7 @@ planner is.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sharedcache.core.gate import NodeView
 from sharedcache.core.model import (
@@ -33,6 +34,7 @@ class Answer:
 
     take: frozenset[str]
     purge: frozenset[tuple[str, str]]
+    renew: frozenset[tuple[str, str]]
     braked: frozenset[str]
     stopped: bool
 
@@ -178,6 +180,7 @@ def may_purge(policy: CleanerPolicy, seen: Observation, one: ManifestEntry) -> b
         one.state is EntryState.TAKEN,
         one.round >= 1,
         not one.restoring,
+        not one.asked,
         one.name not in seen.holds,
         not used_by_anybody(seen, one.name),
         not any(one.entry in {*r.sees, *r.saw, *r.intents} for r in reports(seen)),
@@ -220,6 +223,18 @@ def shrunken(policy: CleanerPolicy, seen: Observation) -> bool:
     return False
 
 
+def may_renew(seen: Observation, one: ManifestEntry) -> bool:
+    """Whether the entry waits for a new name, and nobody restores it now."""
+    good = [
+        not everything_closed(seen),
+        one.asked,
+        one.state is EntryState.TAKEN,
+        not one.restoring,
+        not any(one.entry in r.intents for r in reports(seen)),
+    ]
+    return all(good)
+
+
 def answer(world: World) -> Answer:
     """Judge the whole world."""
     policy, seen = world.policy, world.seen
@@ -231,9 +246,18 @@ def answer(world: World) -> Answer:
         for one in batch.entries
         if may_purge(policy, seen, one)
     }
+    renew = {
+        (batch.batch, one.entry)
+        for batch in seen.manifest
+        for one in batch.entries
+        if may_renew(seen, one)
+    }
     recognised = sum(1 for name in seen.files.names if name in RECOGNISED)
     share = len(take) * 100 > policy.max_share_percent * recognised
     too_much = share and len(take) > policy.max_share_floor
+    nothing: frozenset[Any] = frozenset()
     if (too_much or shrunken(policy, seen)) and seen.approved is None:
-        return Answer(frozenset(), frozenset(), frozenset(take), stopped=True)
-    return Answer(frozenset(take), frozenset(purge), frozenset(), stopped=False)
+        return Answer(nothing, nothing, nothing, frozenset(take), stopped=True)
+    return Answer(
+        frozenset(take), frozenset(purge), frozenset(renew), nothing, stopped=False
+    )

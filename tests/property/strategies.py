@@ -344,6 +344,7 @@ def _entries(draw: st.DrawFn, present: int) -> tuple[ManifestEntry, ...]:
             moved_ns=NOW_NS - draw(ages) * SECOND + draw(_NANOS),
             baseline=some if draw(_MOST) else None,
             restoring=not draw(_MOST),
+            asked=not draw(_MOST),
         )
         made.append(one)
     return tuple(made)

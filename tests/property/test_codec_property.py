@@ -105,6 +105,7 @@ def _entries(draw: st.DrawFn) -> ManifestEntry:
         draw(_COUNT),
         draw(st.none() | some),
         draw(st.booleans()),
+        draw(st.booleans()),
     )
 
 

@@ -22,6 +22,7 @@ RULE_OF_WAIT = {
     "gate: brake": Rule.BRAKE,
     "gate: ": Rule.GATE_CLOSED,
     "restore under way": Rule.RESTORING,
+    "new name after a restore": Rule.NEW_NAME,
     "hold": Rule.HELD,
     "used by": Rule.USED,
     "still seen by": Rule.SEEN,

@@ -12,7 +12,15 @@ from sharedcache.core.checker import PlanRejectedError, check_plan
 from sharedcache.core.gate import Gate
 from sharedcache.core.model import KernelNaming, Report
 from sharedcache.core.names import Kind
-from sharedcache.core.plan import Observation, Plan, Purging, Taking, Verdict, Why
+from sharedcache.core.plan import (
+    Observation,
+    Plan,
+    Purging,
+    Renewing,
+    Taking,
+    Verdict,
+    Why,
+)
 from sharedcache.core.planner import make_plan
 from tests.property import oracle
 from tests.property.strategies import RECOGNISED, World, worlds
@@ -24,6 +32,10 @@ def _taken(plan: Plan) -> set[str]:
 
 def _purged(plan: Plan) -> set[tuple[str, str]]:
     return {(purging.batch, purging.entry.entry) for purging in plan.purge}
+
+
+def _renewed(plan: Plan) -> set[tuple[str, str]]:
+    return {(renewing.batch, renewing.entry.entry) for renewing in plan.renew}
 
 
 def _taking(seen: Observation, row: int) -> Taking:
@@ -66,6 +78,7 @@ def test_the_plan_is_exactly_what_the_rules_allow(world: World) -> None:
     plan = make_plan(world.policy, world.seen)
     assert _taken(plan) == allowed.take
     assert _purged(plan) == allowed.purge
+    assert _renewed(plan) == allowed.renew
     if allowed.stopped:
         approved = replace(world.seen, approved=plan.digest)
         second = make_plan(world.policy, approved)
@@ -107,6 +120,8 @@ def _forbidden(world: World, plan: Plan) -> Iterator[Plan]:
                 extra = Purging(batch.batch, one)
                 yield replace(plan, purge=(*plan.purge, extra))
                 yield replace(plan, take=(), purge=(extra,))
+            if not oracle.may_renew(seen, one):
+                yield replace(plan, renew=(*plan.renew, Renewing(batch.batch, one)))
     for first in plan.take[:1]:
         yield replace(plan, take=(replace(first, inode=first.inode + 1),))
         yield replace(plan, take=(replace(first, mtime_ns=first.mtime_ns - 1),))

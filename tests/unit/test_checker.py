@@ -20,7 +20,7 @@ from sharedcache.core.model import (
     Unreadable,
     Witness,
 )
-from sharedcache.core.plan import Observation, Plan
+from sharedcache.core.plan import Observation, Plan, Renewing
 from sharedcache.core.planner import make_plan
 from sharedcache.core.policy import CleanerPolicy, MissingNodes
 from tests.property.strategies import (
@@ -316,6 +316,43 @@ def test_a_family_keeps_its_copies() -> None:
     _rejects("used", plan, replace(seen, facts=facts(view(said))))
 
 
+ASKED = replace(ENTRY, asked=True)
+
+
+def _renews(one: Any, *nodes: Any) -> tuple[Plan, Observation]:
+    seen = _seen(manifest=(ManifestBatch("b", (one,)),))
+    if nodes:
+        seen = replace(seen, facts=facts(*nodes))
+    return replace(PLAN, take=(), purge=(), renew=(Renewing("b", one),)), seen
+
+
+def test_a_legal_renewal_passes() -> None:
+    """The renewal that the next test breaks."""
+    plan, seen = _renews(ASKED)
+    check_plan(POLICY, seen, plan)
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        (_renews(ENTRY), "needs no new name"),
+        (_renews(replace(ASKED, state=EntryState.INTENDED)), "needs no new name"),
+        (_renews(replace(ASKED, restoring=True)), "being restored"),
+        (
+            _renews(ASKED, view(report(intents=frozenset({ASKED.entry})))),
+            "being restored",
+        ),
+        ((_renews(ASKED)[0], SEEN), "not in the manifest"),
+        (_renews(ASKED, view(report(), witness=None)), "since its start"),
+    ],
+)
+def test_an_entry_that_may_not_be_renewed(
+    case: tuple[Plan, Observation], words: str
+) -> None:
+    """A rename within quarantine asks for the same cluster, and for its mark."""
+    _rejects(words, *case)
+
+
 def _purges(one: Any, *nodes: Any, **changes: Any) -> tuple[Plan, Observation]:
     seen = _seen(manifest=(ManifestBatch("b", (one,)),), **changes)
     if nodes:
@@ -332,6 +369,7 @@ TOKEN = frozenset({ENTRY.entry})
         (_purges(replace(ENTRY, state=EntryState.INTENDED)), "was not taken"),
         (_purges(replace(ENTRY, baseline=None)), "was not taken"),
         (_purges(replace(ENTRY, restoring=True)), "being restored"),
+        (_purges(replace(ENTRY, asked=True)), "may land yet"),
         (_purges(ENTRY, view(report(now=uses_of(D3)))), "used or held"),
         (_purges(ENTRY, view(report(since=uses_of(D3)))), "used or held"),
         (_purges(ENTRY, holds=frozenset({D3})), "used or held"),

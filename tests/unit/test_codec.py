@@ -236,6 +236,8 @@ def test_a_long_failure_is_cut_so_that_it_can_be_read() -> None:
         {"baseline": {}},
         {"restoring": 0},
         {"restoring": None},
+        {"asked": 1},
+        {"asked": None},
     ],
 )
 def test_a_damaged_entry_is_refused(changes: dict[str, object]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sharedcache.core.model import (
@@ -108,3 +110,11 @@ def test_the_entries_of_an_observation_can_be_read_again() -> None:
 def test_an_incarnation_is_shown_short() -> None:
     """Tables show the boot's beginning and the start's number."""
     assert str(Incarnation("0123456789abcdef", 4)) == "01234567/4"
+
+
+def test_an_operators_restore_has_asked_for_a_link() -> None:
+    """The mark of the link stays when the operator's own mark is taken off."""
+    under_way = entry(restoring=True)
+    assert under_way.asked
+    assert replace(under_way, restoring=False).asked
+    assert not entry().asked

@@ -37,7 +37,7 @@ def test_a_long_name_is_unrecognised() -> None:
     longest = D1 + ".part" * 28
     assert len(longest) == names.MAX_NAME_LENGTH
     assert names.classify(longest) is Kind.PARTIAL
-    assert len(names.leaf_of(longest, "f" * 16, 2**63)) <= 255
+    assert len(names.leaf_of(longest, "f" * 16, 2**63, 2**31)) <= 255
     assert names.classify(longest + ".part") is Kind.UNRECOGNISED
 
 
@@ -82,6 +82,24 @@ def test_only_resized_copies_have_a_family() -> None:
 def test_a_leaf_is_read_back(name: str) -> None:
     """The quarantined name tells the cache name and the entry."""
     assert names.parse_leaf(names.leaf_of(name, "0a" * 8, 12)) == (name, "0a" * 8)
+    assert names.parse_leaf(names.leaf_of(name, "0a" * 8, 12, 3)) == (name, "0a" * 8)
+
+
+@pytest.mark.parametrize("name", sorted(RECOGNISED))
+def test_a_leaf_has_endless_successors(name: str) -> None:
+    """Every next name is a new one of the same entry, in the same epoch."""
+    leaves = [names.leaf_of(name, "0a" * 8, 12)]
+    for _ in range(12):
+        leaves.append(names.next_leaf(leaves[-1]))
+        assert names.parse_leaf(leaves[-1]) == (name, "0a" * 8)
+    assert len(set(leaves)) == len(leaves)
+    assert all(leaf.startswith(leaves[0]) for leaf in leaves)
+
+
+def test_what_is_no_leaf_has_no_successor() -> None:
+    """A name that is not ours is not changed."""
+    with pytest.raises(ValueError, match="no quarantined file"):
+        names.next_leaf(f"{D1}.bak")
 
 
 @pytest.mark.parametrize(
@@ -92,6 +110,8 @@ def test_a_leaf_is_read_back(name: str) -> None:
         f"{D1}.{'0' * 15}.1",
         f"{D1}.{'0' * 16}.0",
         f"{D1}.{'0' * 16}.1\n",
+        f"{D1}.{'0' * 16}.1.0",
+        f"{D1}.{'0' * 16}.1.2.3",
         f"README.{'0' * 16}.1",
         f"../{D1}.{'0' * 16}.1",
     ],

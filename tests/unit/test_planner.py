@@ -263,6 +263,7 @@ def test_a_confirmed_entry_is_purged() -> None:
         ((view(report("n0")), GONE), {}, "gate: node-missing g"),
         ((), {"one": entry(restoring=True)}, "restore under way"),
         ((view(report(intents=frozenset({f"{1:016x}"}))),), {}, "restore under way"),
+        ((), {"one": entry(asked=True)}, "new name after a restore"),
         ((), {"holds": frozenset({D1})}, "hold"),
         ((view(report(now=uses_of(D1))),), {}, "used by n1"),
         ((view(report(since=uses_of(D1))),), {}, "used by n1"),
@@ -279,6 +280,26 @@ def test_what_an_entry_waits_for(
 ) -> None:
     """Each condition of a purge is named while it does not hold."""
     assert words in _waits(*nodes, **changes)
+
+
+def test_an_entry_that_was_asked_for_gets_a_new_name() -> None:
+    """Unless somebody restores it still, or the gate is closed."""
+    asked = entry(asked=True)
+    (renewing,) = _entry_plan(one=asked).renew
+    assert (renewing.batch, renewing.entry) == ("b", asked)
+    assert not _entry_plan().renew
+    assert not _entry_plan(one=replace(asked, restoring=True)).renew
+    assert not _entry_plan(one=replace(asked, state=EntryState.INTENDED)).renew
+    wants = report(intents=frozenset({asked.entry}))
+    assert not _entry_plan(view(wants), one=asked).renew
+    assert not _entry_plan(known={"paused": "x"}, one=asked).renew
+
+
+def test_a_restore_of_a_node_that_is_gone_is_not_cut_short() -> None:
+    """A missing node's last word stands until the node is expunged."""
+    asked = entry(asked=True)
+    wants = report("g", intents=frozenset({asked.entry}))
+    assert not _entry_plan(view(report()), view(wants, member=False), one=asked).renew
 
 
 def test_the_name_caches_hold_back() -> None:

@@ -93,10 +93,16 @@ def test_doubt_or_use_confirms_nothing(voices: Voices) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"state": EntryState.INTENDED}, {"restoring": True}, {"round": 0}]
+    "changes",
+    [
+        {"state": EntryState.INTENDED},
+        {"restoring": True},
+        {"asked": True},
+        {"round": 0},
+    ],
 )
 def test_an_entry_under_way_is_not_confirmed(changes: dict[str, Any]) -> None:
-    """Only a taken entry of a round, that nobody restores, can be confirmed."""
+    """Only a taken entry of a round, of which no restore can land, is confirmed."""
     assert _confirms(_voices(report()))
     assert not _confirms(_voices(report()), **changes)
 
@@ -125,6 +131,7 @@ def test_when_a_raise_would_not_help() -> None:
     kept = report("n2", since=uses_of(D1))
     assert not _helps(_voices(report(), final=[kept]), round=10)
     assert not _helps(_voices(report()), round=10, restoring=True)
+    assert not _helps(_voices(report()), round=10, asked=True)
     assert not _helps(_voices(report()), round=10, state=EntryState.INTENDED)
     wanted = report(intents=frozenset({ENTRY.entry}))
     assert not _helps(_voices(wanted), round=10)
