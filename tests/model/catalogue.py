@@ -70,31 +70,49 @@ CONFIGURATIONS = (
         memory_mb=5500,
         long=True,
     ),
-    Run("restore", "restore.pml", "a restore with a foreign download"),
+    Run(
+        "restore",
+        "restore.pml",
+        "a restore with a foreign download",
+        flags=("MAXROUND=3",),
+        limit_s=240,
+    ),
+    Run(
+        "restore-four",
+        "restore.pml",
+        "the same, four rounds",
+        limit_s=900,
+        memory_mb=5500,
+        long=True,
+    ),
+    Run(
+        "restore-lags",
+        "restore.pml",
+        "the same, three rounds, the new leaf recorded in a step of its own",
+        flags=("LAGS", "MAXROUND=3"),
+        limit_s=900,
+        memory_mb=5500,
+        long=True,
+    ),
     Run(
         "restore-deaths",
         "restore.pml",
-        "the same, and the agent dies half-way",
-        flags=("DEATHS=1", "MAXROUND=3"),
-        limit_s=400,
+        "the agent dies half-way",
+        Search.BITSTATE,
+        ("DEATHS=1", "MAXROUND=3"),
+        Outcome.SEEN,
+        limit_s=300,
+        memory_mb=5500,
         long=True,
     ),
-    # A finding: docs/model.md, "A link that lands late".
     Run(
         "restore-straggler",
         "restore.pml",
-        "the same, and its last step lands late",
-        flags=("DEATHS=1", "STRAGGLER", "MAXROUND=3"),
-        expected=Outcome.FAILS,
-        limit_s=400,
-        long=True,
-    ),
-    Run(
-        "restore-straggler-mended",
-        "restore.pml",
-        "the same, with a new name for an entry whose restore was interrupted",
-        flags=("DEATHS=1", "STRAGGLER", "FRESH_LEAF", "MAXROUND=3"),
-        limit_s=900,
+        "the same; its link lands late, and its intent may go with it",
+        Search.BITSTATE,
+        ("DEATHS=1", "STRAGGLER", "EXPUNGES", "MAXROUND=3"),
+        Outcome.SEEN,
+        limit_s=600,
         memory_mb=5500,
         long=True,
     ),
@@ -119,6 +137,24 @@ CONFIGURATIONS = (
     Run("report-order", "report_order.pml", "capabilities, counters, authorisation"),
     Run("witness", "witness.pml", "witnesses, caches, guests before the agent"),
     Run("gate", "gate.pml", "a node of the old naming joins", serves="I5"),
+    Run("recover", "recover.pml", "ZooKeeper goes back, before anything was taken"),
+    Run(
+        "recover-confirmed",
+        "recover.pml",
+        "the same, with a copy in which a file had just been confirmed",
+        flags=("SEEN", "CONFIRMED_COPY"),
+        limit_s=900,
+        memory_mb=5500,
+        long=True,
+    ),
+    Run(
+        "recover-reached",
+        "recover.pml",
+        "files are unlinked after a recovery",
+        Search.SHORTEST,
+        flags=("REACHED",),
+        expected=Outcome.FAILS,
+    ),
     Run(
         "whole-reached",
         "whole.pml",
@@ -184,7 +220,7 @@ LIVENESS = (
 )
 
 _FEW = "LOSSES=0"
-_SMALL = ("STARTS=1", "LOSSES=0", "FOREIGN=0", "LEADERS=1")
+_SMALL = ("STARTS=1", "LOSSES=0", "FOREIGN=0", "LEADERS=1", "DEATHS=0")
 
 MUTANTS = (
     # Rounds.
@@ -217,14 +253,20 @@ MUTANTS = (
         "the next round as of before the rename, unchecked",
         _FEW,
     ),
-    _mutant("rounds.pml", "M_NO_EVENTS", "scans only, no events", _FEW, "MOVES=1"),
-    Run(
-        "rounds-no_events-mended",
+    _mutant(
         "rounds.pml",
-        "scans only, names found gone over the whole window, two migrations",
-        Search.SHORTEST,
-        ("M_NO_EVENTS", _FEW, "MOVES=2", "SEES_OVER_WINDOW"),
-        Outcome.FAILS,
+        "M_SAW_LATEST",
+        "scans only: a name that was seen counts as of the latest look",
+        "M_NO_EVENTS",
+        _FEW,
+        "MOVES=1",
+    ),
+    _mutant(
+        "rounds.pml",
+        "M_NO_EVENTS",
+        "scans only, no events, two migrations",
+        _FEW,
+        "MOVES=2",
     ),
     # The composition finds what the small configurations find, made small itself.
     _mutant(
@@ -233,9 +275,21 @@ MUTANTS = (
         "no `since`",
         *_SMALL,
         search=Search.EXHAUST,
+        limit_s=900,
         long=True,
     ),
     # Restoring.
+    _mutant(
+        "restore.pml",
+        "M_OLD_LEAF",
+        "no new name for a file that was asked to be restored",
+        "DEATHS=1",
+        "STRAGGLER",
+        "MAXROUND=3",
+        search=Search.EXHAUST,
+        limit_s=600,
+        long=True,
+    ),
     _mutant("restore.pml", "M_RENAME", "restore by rename", "DEATHS=1", "STRAGGLER"),
     _mutant("restore.pml", "M_NO_LOCK", "restore without the lock", serves="I2, I3"),
     _mutant(
@@ -334,7 +388,49 @@ MUTANTS = (
     _mutant(
         "gate.pml", "M_JOIN_UNCHECKED", "a join does not check the rollout", serves="I5"
     ),
+    # ZooKeeper goes back.
+    _mutant(
+        "recover.pml",
+        "M_NO_ROUND",
+        "no round above all others, and reports of later rounds count",
+        "M_NO_GUARD",
+        search=Search.EXHAUST,
+    ),
+    _mutant(
+        "recover.pml",
+        "M_NO_READD",
+        "nodes with a witness are not expected, nor strangers looked for",
+        "M_NO_STRANGERS",
+        search=Search.EXHAUST,
+        limit_s=300,
+        long=True,
+    ),
+    _mutant(
+        "recover.pml",
+        "M_NO_RESTART",
+        "known entries do not start again, and old reports stand",
+        "M_NO_DOUBT",
+        "SEEN",
+        "CONFIRMED_COPY",
+        search=Search.EXHAUST,
+        limit_s=240,
+    ),
+    _mutant(
+        "recover.pml",
+        "M_NO_BASELINE",
+        "went back unnoticed: the inode is not compared with its baseline",
+        "CONFIRMED_COPY",
+        search=Search.EXHAUST,
+    ),
     # Liveness.
+    _mutant(
+        "liveness.pml",
+        "M_NO_RENEWAL",
+        "a file that was asked for never gets its new name",
+        "RESTORED",
+        serves="liveness",
+        search=Search.FAIR,
+    ),
     _mutant(
         "liveness.pml",
         "M_RAISE_EARLY",
@@ -362,10 +458,9 @@ SPARE = (
     _spare(
         "rounds.pml",
         "M_NO_EVENTS",
-        "scans only, names found gone over the whole window, one migration",
+        "scans only, no events, one migration",
         _FEW,
         "MOVES=1",
-        "SEES_OVER_WINDOW",
         name="rounds-no_events-one_move",
         long=False,
     ),
@@ -389,8 +484,18 @@ SPARE = (
         "windows begin with the latest report",
         _FEW,
     ),
-    _spare("restore.pml", "M_NO_NEW_ROUND", "no new round after a restore", long=False),
-    _spare("restore.pml", "M_NO_BASELINE", "no comparison with the baseline"),
+    _spare(
+        "restore.pml",
+        "M_NO_NEW_ROUND",
+        "no new round after a restore",
+        "MAXROUND=3",
+    ),
+    _spare(
+        "restore.pml",
+        "M_NO_BASELINE",
+        "no comparison with the baseline",
+        "MAXROUND=3",
+    ),
     _spare(
         "restore.pml",
         "M_LEADER_RESTORES",

@@ -14,6 +14,7 @@
 #define USES 1
 #endif
 #define MAXROUND 6
+#define SEES_APART
 
 #include "node.pml"
 
@@ -25,6 +26,7 @@ byte at = NOWHERE;    /* where the guest is */
 byte uses = USES;
 byte moves = 1;
 bit restored;         /* a file was taken while in use, and was restored */
+bit asked;            /* its record's mark: it gets a new leaf first */
 byte r1[NODES];       /* the round that a look under way has read */
 
 /* Guests start, migrate and end; each ends in the end. */
@@ -47,12 +49,13 @@ proctype agent(byte n) {
        used = (at == n);
        /* A used name that is gone is restored: it waits again. */
        if
-       :: used && !named && taken -> named = 1; entry_round = round + 1; restored = 1
+       :: used && !named && taken -> 
+          named = 1; entry_round = round + 1; restored = 1; asked = 1
        :: else
        fi
      };
      d_step {
-       take_look(n, r1[n], lost, used);
+       take_look(n, r1[n], lost, used, saw);
        publish(n, used, saw, 0);
        r1[n] = 0; saw = 0; used = 0
      }
@@ -70,7 +73,8 @@ proctype agent(byte n) {
 #else
 #define WAITS_FOR_REPORTS (named && !NOW && OVER)
 #endif
-#define HELPS ((taken && !NOW && !SEES && !CONFIRMED(entry_round)) || WAITS_FOR_REPORTS)
+#define HELPS ((taken && !asked && !NOW && !SEES && !CONFIRMED(entry_round)) || \
+               WAITS_FOR_REPORTS)
 
 #define LOW(x) ((x) != 1)
 #define SHIFTABLE (round > 1 && LOW(r1[0]) && LOW(r1[1]) && \
@@ -102,7 +106,10 @@ active proctype leader() {
   /* Quarantine, and again what was restored: the later entry's wait counts. */
   :: d_step { REPORTED && named && !NOW && !OVER && purged < FILES ->
        named = 0; taken = 1; entry_round = round + 1 }
-  :: d_step { taken && !named && CONFIRMED(entry_round) ->
+#ifndef M_NO_RENEWAL
+  :: d_step { asked -> asked = 0; entry_round = round + 1 }
+#endif
+  :: d_step { taken && !asked && !named && CONFIRMED(entry_round) ->
        assert(at == NOWHERE);
        taken = 0; entry_round = 0; purged++;
        /* The next file, under the same name. */

@@ -9,7 +9,7 @@
 #define NODES 2
 #define NOWHERE NODES
 
-typedef Window { byte upto; byte reread; bit seen };
+typedef Window { byte upto; byte reread; bit seen; bit saw };
 typedef Report {
   bit given;        /* the node has reported at all */
   byte upto;        /* the round read before the looks */
@@ -17,7 +17,10 @@ typedef Report {
   bit unbroken;     /* nothing was missed since the window began */
   bit now;          /* the name is used now */
   bit since;        /* the name was used within the window */
-  bit sees;         /* the quarantined inode still bears its name here */
+  bit saw;          /* the quarantined inode still bore its name here, in any look */
+#ifdef SEES_APART
+  bit sees;         /* and it did in the latest one */
+#endif
   bit intent        /* a restore is under way here */
 };
 
@@ -41,8 +44,19 @@ bit deaf[NODES];  /* events are being lost: the agent or libvirtd restarts */
 #define HEAR(n) event[n] = event[n] | !deaf[n]
 #endif
 
+#if defined(M_SAW_LATEST) || defined(SAW_LATEST)
+/* Mutant: whether the name was seen counts as of the latest look only.  What holds
+   without a condition of the unlink holds with it, so a configuration may leave it
+   out to be smaller. */
+#define JOIN(window, there) window = 0
+#define WINDOW(there) 0
+#else
+#define JOIN(window, there) window = window | there
+#define WINDOW(there) there
+#endif
+
 /* Windows.after and the round that is read again after the looks. */
-inline take_look(n, r1, lost, used) {
+inline take_look(n, r1, lost, used, there) {
 #ifdef M_ROUND_BEFORE
     /* Mutant: the window claims the round that was read before the looks. */
     again = r1;
@@ -57,12 +71,15 @@ inline take_look(n, r1, lost, used) {
 #endif
     if
     :: lost || present[n].upto == 0 || r1 < present[n].upto ->
-       before[n].upto = 0; before[n].reread = 0; before[n].seen = 0;
-       present[n].upto = r1; present[n].reread = again; present[n].seen = seen
+       before[n].upto = 0; before[n].reread = 0; before[n].seen = 0; before[n].saw = 0;
+       present[n].upto = r1; present[n].reread = again; present[n].seen = seen;
+       present[n].saw = WINDOW(there)
     :: else ->
        if
        :: r1 == present[n].upto ->
           before[n].seen = before[n].upto != 0 && (before[n].seen | seen);
+          before[n].saw = before[n].upto != 0 && WINDOW(before[n].saw | there);
+          JOIN(present[n].saw, there);
 #if defined(M_SINCE_LATEST)
           /* Mutant: `since` is filled from the latest report of the round on. */
           present[n].seen = seen
@@ -76,27 +93,33 @@ inline take_look(n, r1, lost, used) {
           before[n].upto = present[n].upto;
           before[n].reread = present[n].reread;
           before[n].seen = present[n].seen | seen;
-          present[n].upto = r1; present[n].reread = again; present[n].seen = seen
+          before[n].saw = WINDOW(present[n].saw | there);
+          present[n].upto = r1; present[n].reread = again; present[n].seen = seen;
+          present[n].saw = WINDOW(there)
        fi
     fi;
     again = 0; seen = 0
 }
 
 /* What the report after the latest look says (Windows.coverage). */
-inline publish(n, used, saw, wants) {
+inline publish(n, used, there, wants) {
     last[n].given = 1;
     last[n].upto = present[n].upto;
     last[n].now = used;
-    last[n].sees = saw;
+#ifdef SEES_APART
+    last[n].sees = there;
+#endif
     last[n].intent = wants;
     if
     :: before[n].upto == 0 ->
        last[n].since_round = present[n].reread;
        last[n].since = present[n].seen;
+       last[n].saw = present[n].saw | there;
        last[n].unbroken = 0
     :: else ->
        last[n].since_round = before[n].reread;
        last[n].since = before[n].seen;
+       last[n].saw = before[n].saw | there;
        last[n].unbroken = 1
     fi
 }
@@ -110,9 +133,9 @@ inline publish(n, used, saw, wants) {
 #endif
 
 #ifdef M_NO_SINCE
-#define WANTED(n) (last[n].now || last[n].sees || last[n].intent)
+#define WANTED(n) (last[n].now || last[n].saw || last[n].intent)
 #else
-#define WANTED(n) (last[n].now || last[n].since || last[n].sees || last[n].intent)
+#define WANTED(n) (last[n].now || last[n].since || last[n].saw || last[n].intent)
 #endif
 
 /* One round R with since_round < R <= upto at every node (Confirmation.of). */

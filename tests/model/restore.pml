@@ -1,7 +1,8 @@
 /*
  * Restoring: an agent gives a quarantined file its name back while another node's
  * guests start by that name, a download on its own replaces names by rename, a
- * foreign cleaner takes names away, and the agent dies half-way.
+ * foreign cleaner takes names away, and the agent dies half-way: its link may land
+ * when it likes (-DSTRAGGLER), and its intent may go with it (-DEXPUNGES).
  *
  * Inode 1 is the file whose quarantined name the manifest has an entry for; inode 2
  * is what a download brings.  Reports go by name, whatever the inode.
@@ -24,6 +25,7 @@
 #define DEATHS 0
 #endif
 
+#define SAW_LATEST
 #include "node.pml"
 
 byte name;              /* the inode that the cache name leads to; 0 is none */
@@ -38,19 +40,18 @@ bit accepted;           /* the restore's intent was accepted */
 bit veto_same, auth_same;
 bit intends;            /* the restore under way, in the agent's own report */
 #ifdef STRAGGLER
-bit late;               /* a step of an agent that died is still under way */
-byte late_leaf;         /* the quarantined name that it was asked to link */
+bit late;               /* the link of an agent that died is still under way */
 #endif
-byte leaf;              /* the quarantined name; a new one is a new number */
-bit interrupted;        /* the entry's restore was begun by an agent that died */
-bit strayed;            /* there was such a step: its lock is long gone */
-byte deaths = DEATHS;
-
-#ifdef FRESH_LEAF
-#define SETTLED (!interrupted)
+bit asked;              /* the record's mark: a link of this leaf was asked for */
+#ifdef LAGS
+bit lags;               /* the leaf was changed, and the record not yet */
 #else
-#define SETTLED true
+#define lags 0
 #endif
+bit held;               /* the restoring agent has read the manifest */
+bit stale;              /* and the leaf that it read is not the file's */
+bit strayed;            /* there was a late link: its lock is long gone */
+byte deaths = DEATHS;
 
 #define LINKS (quarantined + (name == 1))
 
@@ -112,11 +113,14 @@ inline link_back() {
 /* What a dead agent had sent lands when it likes. */
 active proctype straggler() {
   do
-  :: atomic { late && late_leaf == leaf -> link_back(); late = 0; late_leaf = 0 }
-  :: d_step { late && late_leaf != leaf -> late = 0; late_leaf = 0 }
+  :: atomic { late -> link_back(); late = 0 }
   od
 }
 #endif
+
+inline put_down(n) {
+  if :: n == 0 -> held = 0; stale = 0 :: else fi
+}
 
 proctype agent(byte n) {
   byte r1, again;
@@ -125,11 +129,13 @@ proctype agent(byte n) {
   :: true ->
      r1 = round;
      atomic {
+       /* The manifest, as the agent goes on to use it. */
+       if :: n == 0 -> held = 1; stale = lags :: else fi;
        saw = quarantined && name == 1;
        d_step { lost = deaf[n]; deaf[n] = 0 }
        used = bound[n] != 0
      };
-     d_step { take_look(n, r1, lost, used); lost = 0; r1 = 0 };
+     d_step { take_look(n, r1, lost, used, saw); lost = 0; r1 = 0 };
      if
      :: n == 0 && quarantined && (intends || (used && name == 0)) ->
 #ifndef M_NO_INTENT
@@ -138,7 +144,15 @@ proctype agent(byte n) {
         d_step {
           if
           :: ok && auth_same ->
-             publish(n, used, saw, 1); veto_same = 0; accepted = 1; intends = 1
+             publish(n, used, saw, 1); veto_same = 0; accepted = 1; intends = 1;
+#ifndef M_OLD_LEAF
+             /* And the mark, unless the record gives another leaf by now.  It is a
+                transaction of its own, which makes no difference to others. */
+             if
+             :: stale -> ok = 0; accepted = 0
+             :: else -> asked = 1
+             fi
+#endif
           :: else -> ok = 0
           fi;
           auth_same = 0
@@ -153,21 +167,29 @@ proctype agent(byte n) {
            atomic { lock == 0 -> lock = 2 };
 #endif
            if
-           :: link_back()
+           :: atomic { !stale -> link_back(); lock = (lock == 2 -> 0 : lock) }
+           /* The leader has renamed it: ENOENT, and the manifest is read again. */
+           :: d_step { stale -> ok = 0; accepted = 0; lock = (lock == 2 -> 0 : lock) }
            :: d_step { deaths > 0 -> deaths--; deaf[0] = 1; accepted = 0;
-                interrupted = 1; ok = 0; lock = (lock == 2 -> 0 : lock)
+                ok = 0; lock = (lock == 2 -> 0 : lock)
 #ifdef STRAGGLER
-                ; late = 1; late_leaf = leaf; strayed = 1
+                ; late = !stale; strayed = 1
 #endif
-              }
-           fi;
-           lock = (lock == 2 -> 0 : lock)
+              };
+#ifdef EXPUNGES
+              /* Its node is expunged, and comes back; or its record was lost. */
+              if
+              :: d_step { intends = 0; last[0].intent = 0 }
+              :: true
+              fi
+#endif
+           fi
         :: else
         fi;
         if
         :: ok ->
            if
-           :: d_step {
+           :: d_step { !stale ->
 #ifndef M_NO_NEW_ROUND
                 entry_round = round + 1;
 #endif
@@ -175,6 +197,8 @@ proctype agent(byte n) {
                 links = LINKS;
 #endif
                 accepted = 0; intends = 0; veto_same = 0 }
+           /* The record gives it another name by now: once more. */
+           :: d_step { stale -> accepted = 0 }
            :: d_step { deaths > 0 -> deaths--; deaf[0] = 1; accepted = 0; ok = 0 }
            fi
         :: else
@@ -185,8 +209,8 @@ proctype agent(byte n) {
      :: d_step { !deaf[n] ->
           publish(n, used, saw, (n == 0 && intends));
           if :: used || saw || (n == 0 && intends) -> veto_same = 0 :: else fi;
-          saw = 0; used = 0; ok = 0 }
-     :: d_step { deaf[n] -> saw = 0; used = 0; ok = 0 }
+          saw = 0; used = 0; ok = 0; put_down(n) }
+     :: d_step { deaf[n] -> saw = 0; used = 0; ok = 0; put_down(n) }
      fi
   od
 }
@@ -215,14 +239,28 @@ active proctype leader() {
   bit ready;
   do
   :: d_step { quarantined && MAY_RAISE && round < MAXROUND -> round++ }
-#ifdef FRESH_LEAF
-  /* The mend: an entry whose restore was interrupted gets a new unique name, so
-     that a late link finds nothing, and only then begins its wait. */
-  :: d_step { quarantined && interrupted && !intends && !accepted && !authorised ->
-       leaf++; interrupted = 0; entry_round = round + 1; links = LINKS }
+  /* An entry that a link was asked of, and that nobody says to restore, gets a new
+     leaf, and only then begins its wait.  A link of the old one, under way or yet
+     to come, says ENOENT for ever. */
+  :: d_step { quarantined && asked && !lags && !authorised &&
+              !last[0].intent && !last[1].intent ->
+       stale = held;
+#ifdef STRAGGLER
+       late = 0;
 #endif
+#ifdef LAGS
+       lags = 1
+     };
+     d_step {
+       lags = 0;
+#endif
+       asked = 0;
+#ifndef M_NO_NEW_ROUND
+       entry_round = round + 1;
+#endif
+       links = LINKS }
   /* Counters and reports are read, and the inode compared with its baseline. */
-  :: d_step { quarantined && !ready && !authorised && CONFIRMED(entry_round) && SETTLED ->
+  :: d_step { quarantined && !ready && !authorised && CONFIRMED(entry_round) && !asked ->
        veto_same = 1; ready = 1 };
      d_step {
        skip;
@@ -235,7 +273,7 @@ active proctype leader() {
      :: ready ->
         d_step {
           if
-          :: veto_same -> authorised = 1; auth_same = 0
+          :: veto_same && !asked -> authorised = 1; auth_same = 0
           :: else
           fi;
           ready = 0; veto_same = 0

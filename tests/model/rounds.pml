@@ -24,10 +24,6 @@ bit listed[NODES];    /* the node's client has a listing that shows the entry */
 bit taken;            /* the manifest's entry is recorded as taken */
 byte entry_round;
 bit unlinked;
-#ifdef SEES_OVER_WINDOW
-/* The name was still there at some look of the window before, or of the present. */
-bit seen_before[NODES], seen_present[NODES];
-#endif
 #ifdef MOVES
 byte moves = MOVES;
 #define MAY_MOVE && moves > 0 -> moves--
@@ -107,23 +103,7 @@ proctype agent(byte n) {
 #endif
      if
      :: d_step {
-#ifdef SEES_OVER_WINDOW
-          /* What is still seen counts over the whole window, as uses do. */
-          if
-          :: lost || present[n].upto == 0 || r1 < present[n].upto ->
-             seen_before[n] = 0; seen_present[n] = saw
-          :: else ->
-             if
-             :: r1 == present[n].upto ->
-                seen_before[n] = seen_before[n] | saw;
-                seen_present[n] = seen_present[n] | saw
-             :: else ->
-                seen_before[n] = seen_present[n] | saw; seen_present[n] = saw
-             fi
-          fi;
-          saw = seen_before[n] | seen_present[n];
-#endif
-          take_look(n, r1, lost, used);
+          take_look(n, r1, lost, used, saw);
 #ifndef FINE
           publish(n, used, saw, 0);
           r1 = 0; saw = 0; used = 0; lost = 0

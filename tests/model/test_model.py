@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +46,15 @@ def _demand(run: Run) -> spin.Result:
     result = spin.run(run)
     assert result.outcome is run.expected, result.output
     return result
+
+
+def test_every_mutant_is_named_beside_its_rule() -> None:
+    """docs/protocol.md names each run that takes a rule out, and no other."""
+    text = (Path(__file__).parents[2] / "docs/protocol.md").read_text(encoding="utf-8")
+    table = text.partition("### Which run of the model")[2].partition("[The model]")[0]
+    named = set(re.findall(r"`((?:[a-z]+[-_])+[a-z_]+)`", table))
+    events = {"rounds-no_events", "whole-no_since"}
+    assert named == {run.name for run in MUTANTS} - events
 
 
 @pytest.mark.parametrize("run", _params(CONFIGURATIONS))

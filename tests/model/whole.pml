@@ -22,6 +22,9 @@
 #ifndef LEADERS
 #define LEADERS 2
 #endif
+#ifndef DEATHS
+#define DEATHS 1
+#endif
 #define FINE
 
 #include "node.pml"
@@ -49,9 +52,13 @@ bit auth_same[NODES];
 bit intends[NODES];     /* in the durable report */
 bit accepted[NODES];    /* a restore may link now */
 
+bit asked;              /* the entry's mark: a link of its leaf was asked for */
+bit stale[NODES];       /* the leaf that an agent has read is not the file's */
+byte late;              /* a dead agent's link under way: the epoch of its leaf */
+
 byte bound[NODES];      /* the inode that a guest uses; 0 is no guest */
 byte starts = STARTS;
-byte deaths = 1;
+byte deaths = DEATHS;
 
 #define LINKS ((place != 0) + (name == 1))
 #define VETO veto_same[1] = 0; veto_same[2] = 0
@@ -100,13 +107,25 @@ active proctype foreign() {
   od
 }
 
+/* The link of an agent that died lands when it likes, if its leaf is there still. */
+active proctype straggler() {
+  do
+  :: d_step { late != 0 ->
+       if
+       :: place == late && name == 0 -> name = 1
+       :: else
+       fi;
+       late = 0 }
+  od
+}
+
 proctype agent(byte n) {
   byte r1, again, here;
   bit known, saw, used, lost, seen, ok;
   do
   :: true ->
      r1 = round;
-     d_step { known = entry_place != 0; here = entry_place };
+     d_step { known = entry_place != 0; here = entry_place; stale[n] = 0 };
      atomic {
        if
        :: !known || (name != 1 && !cached[n])
@@ -117,14 +136,22 @@ proctype agent(byte n) {
      };
      d_step { lost = deaf[n]; deaf[n] = 0 };
      used = bound[n] != 0;
-     d_step { take_look(n, r1, lost, used); lost = 0; r1 = 0 };
+     d_step { take_look(n, r1, lost, used, saw); lost = 0; r1 = 0 };
      if
      :: here != 0 && (intends[n] || (used && name == 0)) ->
         d_step { ok = (authorised == 0); auth_same[n] = 1 };
         d_step {
           if
           :: ok && auth_same[n] ->
-             publish(n, used, saw, 1); VETO; accepted[n] = 1; intends[n] = 1
+             publish(n, used, saw, 1); VETO; intends[n] = 1;
+#ifdef M_OLD_LEAF
+             accepted[n] = 1
+#else
+             if
+             :: entry_place == here && !stale[n] -> accepted[n] = 1; asked = 1; CHANGED
+             :: else -> ok = 0
+             fi
+#endif
           :: else -> ok = 0
           fi;
           auth_same[n] = 0
@@ -133,14 +160,17 @@ proctype agent(byte n) {
         :: ok ->
            atomic { lock == 0 -> lock = 2 };
            /* The entry may have been moved by a successor meanwhile. */
-           d_step {
-             if
-             :: place == here && name == 0 -> name = 1
-             :: place == here && name != 0
-             :: place != here -> ok = 0; accepted[n] = 0
-             fi
-           };
-           lock = 0
+           if
+           :: d_step {
+                if
+                :: place == here && !stale[n] && name == 0 -> name = 1
+                :: place == here && !stale[n] && name != 0
+                :: else -> ok = 0; accepted[n] = 0
+                fi;
+                lock = 0 }
+           :: d_step { deaths > 0 && late == 0 -> deaths--; deaf[n] = 1; accepted[n] = 0;
+                ok = 0; lock = 0; late = (stale[n] -> 0 : here) }
+           fi
         :: else
         fi;
         if
@@ -149,7 +179,7 @@ proctype agent(byte n) {
            :: d_step {
                 accepted[n] = 0;
                 if
-                :: entry_place == here && place == here ->
+                :: entry_place == here && place == here && !stale[n] ->
                    entry_round = round + 1; base_links = LINKS;
                    intends[n] = 0; VETO; CHANGED
                 :: entry_place == 0 -> intends[n] = 0
@@ -205,6 +235,7 @@ proctype leader() {
        :: place == me -> entry_place = me; entry_round = round + 1; base_links = LINKS
        :: else -> entry_place = 0; entry_round = 0
        fi;
+       asked = 0;
        CHANGED
      };
      d_step {
@@ -234,13 +265,33 @@ proctype leader() {
        :: else
        fi
      }
+  /* A new leaf for what was asked for, and that nobody says to restore. */
+  :: epoch == me && entry_place == me && asked && !last[0].intent && !last[1].intent ->
+     d_step {
+       if
+       :: at[me] == DIRECTORY && place == me && entry_place == me && asked &&
+          authorised == 0 ->
+          assert(acting <= me); stale[0] = 1; stale[1] = 1; late = (late == me -> 0 : late);
+          ready = 1
+       :: else
+       fi
+     };
+     d_step {
+       if
+       :: ready && epoch == me && entry_place == me && place == me ->
+          asked = 0; entry_round = round + 1; base_links = LINKS; CHANGED
+       :: else
+       fi;
+       ready = 0
+     }
   /* Counters; each report; the entry and the inode; the transaction. */
   :: epoch == me && entry_place == me && authorised == 0 ->
      d_step { veto_same[me] = 1; clean = !WANTED(0) };
      d_step { clean = clean && !WANTED(1) };
      d_step {
        entry_same[me] = 1;
-       ready = clean && entry_place == me && place == me && CONFIRMED(entry_round);
+       ready = clean && entry_place == me && place == me && !asked &&
+               CONFIRMED(entry_round);
        clean = 0
      };
      d_step {
