@@ -22,7 +22,7 @@ from sharedcache.core.model import ManifestEntry
 from sharedcache.core.ports import OutcomeUnknownError
 from sharedcache.node.service import NodeService
 from tests.support.crash import CrashedError
-from tests.support.inprocess import FAST, Site, image_id, settle
+from tests.support.inprocess import FAST, OPERATOR, Site, image_id, settle
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -142,7 +142,7 @@ def test_a_link_outlives_an_expunged_node(site: Site) -> None:
         until=lambda: "n1" not in command.members(),
         what="the dead agent's registration ends",
     )
-    operator.expunge(command, site.storage(), "n1", 0.0)
+    operator.expunge(command, site.storage(), "n1", OPERATOR)
     landed: list[bool] = []
     purged = at_every_purge(cleaner, lambda: landed.append(link.land()))
     impatient(cleaner)
