@@ -13,7 +13,6 @@ from sharedcache.adapters.instances.source import InstancesSource
 from sharedcache.core.model import Uses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 X = "a" * 40
@@ -96,7 +95,6 @@ class Site:
 
     def make(
         self,
-        owns: Callable[[str], bool] | None = None,
         max_instances: int = 100,
         max_files: int = 100,
     ) -> InstancesSource:
@@ -104,7 +102,6 @@ class Site:
         return InstancesSource(
             str(self.root),
             str(self.base),
-            owns=owns,
             max_instances=max_instances,
             max_files=max_files,
             monotonic=self.ticks.monotonic,

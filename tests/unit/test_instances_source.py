@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sharedcache.adapters.instances import headers as headers_module
+from sharedcache.adapters.instances.base import Base
 from sharedcache.adapters.instances.headers import TRIES
 from sharedcache.adapters.instances.source import InstancesSource
 from sharedcache.core.model import Uses
@@ -94,19 +95,64 @@ def test_link_to_a_file_is_no_instance(site: Site) -> None:
     assert site.source.look() == Uses()
 
 
-def test_owns(site: Site) -> None:
-    """A filter sees the instance's name, so both its directories go together."""
+def test_another_directory_in_its_place(tmp_path: Path) -> None:
+    """What an unmounted or exchanged directory shows is no answer, until it is back."""
+    site = Site(tmp_path)
+    instances = tmp_path / "instances"
+    instances.mkdir()
+    source = InstancesSource(str(instances), str(site.base))
+    assert source.look() == Uses()
+    aside = instances.rename(tmp_path / "aside")
+    instances.mkdir()
+    with pytest.raises(SourceError, match="mount that one again"):
+        source.look()
+    instances.rmdir()
+    aside.rename(instances)
+    assert source.look() == Uses()
+
+
+def test_exchange_during_a_look(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that is exchanged while it is read gives no answer either."""
     site.disk(X)
-    site.disk(Y, vm=f"{VM}_resize")
-    asked: set[str] = set()
+    scan = InstancesSource._scan
 
-    def owns(name: str) -> bool:
-        asked.add(name)
-        return False
+    def exchanging(self: InstancesSource, base: Base) -> set[str]:
+        used = scan(self, base)
+        site.root.rename(site.root.with_name("aside"))
+        site.root.mkdir()
+        return used
 
-    assert site.make(owns=owns).look() == Uses()
-    assert asked == {VM}
-    assert site.make(owns=lambda name: name == VM).look() == Uses.of_names([X, Y])
+    monkeypatch.setattr(InstancesSource, "_scan", exchanging)
+    with pytest.raises(SourceError, match="mount that one again"):
+        site.source.look()
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_same_storage_mounted_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch, *, marked: bool
+) -> None:
+    """Mounted again, a storage has another device number; the marker vouches."""
+    if marked:
+        marker = site.base / ".sharedcache/cluster"
+        marker.parent.mkdir()
+        marker.write_text("this cluster")
+    site.disk(X)
+    assert site.source.look() == Uses.of_names([X])
+    device = site.root.stat().st_dev
+    real_status, real_fstat = os.stat, os.fstat
+
+    def moved(status: os.stat_result) -> os.stat_result:
+        fields = list(status)
+        fields[2] = status.st_dev + 1 if status.st_dev == device else status.st_dev
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(os, "fstat", lambda fd: moved(real_fstat(fd)))
+    monkeypatch.setattr(os, "stat", lambda path, **how: moved(real_status(path, **how)))
+    if marked:
+        assert site.source.look() == Uses.of_names([X])
+    else:
+        with pytest.raises(SourceError, match="restart the agent"):
+            site.source.look()
 
 
 def test_missing_instances_path(site: Site) -> None:

@@ -39,7 +39,7 @@ class Base:
 
     identity: Identity
     spellings: frozenset[str]
-    _marker: Identity | None
+    marker: Identity | None
     _parents: dict[str, tuple[bool, Identity | None]] = field(default_factory=dict)
 
     def holds(self, parent: str) -> tuple[bool, Identity | None]:
@@ -70,7 +70,7 @@ class Base:
         if status.st_ino != self.identity[1]:
             return False, identity
         # The same storage mounted once more has another device number.
-        same = self._marker is not None and self._marker == _marker_of(parent)
+        same = self.marker is not None and self.marker == _marker_of(parent)
         return same, identity
 
 

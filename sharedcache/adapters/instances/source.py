@@ -9,7 +9,13 @@ import time
 from collections.abc import Callable
 
 from sharedcache.adapters.instances import paths
-from sharedcache.adapters.instances.base import Base, is_absence, opened, why
+from sharedcache.adapters.instances.base import (
+    Base,
+    Identity,
+    is_absence,
+    opened,
+    why,
+)
 from sharedcache.adapters.instances.chain import Chains
 from sharedcache.adapters.instances.headers import Headers
 from sharedcache.core.model import Uses
@@ -18,7 +24,7 @@ from sharedcache.core.ports import SourceError
 MAX_INSTANCES = 100_000
 """Instance directories; more are a setting that points elsewhere."""
 
-MAX_FILES = 4096
+MAX_FILES = 100_000
 """Entries of one instance directory; more are something else's directory."""
 
 MAX_LISTINGS = 20
@@ -40,11 +46,11 @@ _NOT_DISKS = frozenset(
     }
 )
 _CONSOLE = "console.log"
-_RESIZE = "_resize"
 _DISK_INFO = "disk.info"
 _MAX_DISK_INFO_BYTES = 64 * 1024
 
 _Listed = tuple[str, int]
+_Place = tuple[int, Identity, Identity | None]
 
 
 class InstancesSource:
@@ -58,8 +64,10 @@ class InstancesSource:
     writes and that no hypervisor opens as an image (``console.log``,
     ``kernel``) are not probed, so that nobody can fake a chain there.
 
-    ``owns`` is given an instance's name, without ``_resize``, and tells
-    whether this node is to read it: on shared storage each is read by one.
+    Every instance's directory is read, whichever host's guest it is: nobody
+    but this node may be left to read an orphan.  The directory that the first
+    look found must stay: another in its place, or what a missing mount lays
+    bare, would say that there are no guests.
 
     An overlay in the moment of its creation has no backing file yet, so a
     boot under way is seen by the next look.  For changes that *other* hosts
@@ -74,7 +82,6 @@ class InstancesSource:
         instances_path: str,
         base: str,
         *,
-        owns: Callable[[str], bool] | None = None,
         max_instances: int = MAX_INSTANCES,
         max_files: int = MAX_FILES,
         monotonic: Callable[[], float] = time.monotonic,
@@ -82,7 +89,7 @@ class InstancesSource:
     ) -> None:
         self._path = paths.absolute(instances_path)
         self._base = paths.absolute(base)
-        self._owns = owns
+        self._place: _Place | None = None
         self._max_instances = max_instances
         self._max_files = max_files
         self._headers = Headers(monotonic=monotonic, pause=pause)
@@ -97,11 +104,46 @@ class InstancesSource:
         self._headers.begin()
         try:
             with opened(self._base) as base:
+                before = self._place_of(base)
+                if self._place not in {None, before}:
+                    raise self._exchanged()
                 used = self._scan(base)
+                if self._place_of(base) != before:
+                    raise self._exchanged()
+            self._place = before
             complete = True
         finally:
             self._headers.finish(complete=complete)
         return Uses.of_names(used)
+
+    def _place_of(self, base: Base) -> _Place:
+        """Tell this directory from any other that may take its place.
+
+        The same storage mounted once more has another device number.  Where
+        the cluster's marker lies on that storage too, it stands for it.
+        """
+        try:
+            status = paths.status_of(self._path)
+        except OSError as error:
+            raise self._not_listed(error) from error
+        device = status.st_dev
+        if base.marker is not None and device == base.identity[0]:
+            device = 0
+        return device, (status.st_ino, base.identity[1]), base.marker
+
+    def _exchanged(self) -> SourceError:
+        """Say that the guests known before are not to be seen any more."""
+        return SourceError(
+            f"{self._path} is another directory than the one that this agent began"
+            " with: mount that one again; if the new one is right, restart the agent"
+        )
+
+    def _not_listed(self, error: OSError) -> SourceError:
+        """Say that the directory itself cannot be read."""
+        return SourceError(
+            f"cannot list {self._path}: {why(error)};"
+            " mount it, or correct the setting 'instances_path'"
+        )
 
     def _scan(self, base: Base) -> set[str]:
         """Scan until a listing shows nothing new.
@@ -139,17 +181,12 @@ class InstancesSource:
                         )
                     found.append((entry.name, entry.inode()))
         except OSError as error:
-            raise SourceError(
-                f"cannot list {self._path}: {why(error)};"
-                " mount it, or correct the setting 'instances_path'"
-            ) from error
+            raise self._not_listed(error) from error
         return found
 
     def _is_instance(self, entry: os.DirEntry[str], base: Base) -> bool:
         """Whether an entry is an instance's directory, or a link to one."""
         if entry.name in _NOT_INSTANCES or entry.name.startswith("."):
-            return False
-        if self._owns is not None and not self._owns(entry.name.removesuffix(_RESIZE)):
             return False
         if entry.is_symlink():
             return _leads_to_directory(entry.path) and not base.holds(entry.path)[0]
