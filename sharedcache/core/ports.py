@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sharedcache.core.model import FileFacts, FileTable, Uses
 
@@ -396,6 +396,33 @@ class Source(Protocol):
 
     def look(self) -> Uses:
         """Return every use that this source sees now, or raise ``SourceError``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """What a source saw between two looks.
+
+    ``unbroken`` is ``False`` if anything may have been missed: the looks
+    before and after then prove nothing of the time between them.
+    """
+
+    uses: Uses
+    unbroken: bool
+
+
+@runtime_checkable
+class EventSource(Source, Protocol):
+    """A source that is also told what begins and ends between looks.
+
+    A source without ``between`` is one that only scans.
+    """
+
+    def between(self) -> Between:
+        """Return what was seen since the last call; called right after ``look``.
+
+        What the hypervisor told before that look ended is in the answer.
+        Raises nothing: doubt is ``unbroken=False``.
+        """
 
 
 class Host(Protocol):

@@ -6,7 +6,7 @@ so that the windows of all nodes contain the instant when a round was raised.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sharedcache.core.model import Uses
 
@@ -20,6 +20,9 @@ class Look:
     if anything may have been missed since the look before (events lost, a
     source failed, this is the first look of this agent).  ``sees`` are the
     quarantined entries whose inode still bore its cache name here.
+    ``between`` is what sources were told of the time since the look before;
+    some of it may have come while this look was under way, so that it belongs
+    to a window that begins with this look too.
     """
 
     upto: int
@@ -27,6 +30,12 @@ class Look:
     uses: Uses
     unbroken: bool
     sees: frozenset[str] = frozenset()
+    between: Uses = field(default_factory=Uses)
+
+    @property
+    def seen(self) -> Uses:
+        """Everything that this look adds to a window."""
+        return self.uses | self.between
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +53,7 @@ class Window:
     def joined(self, look: Look) -> Window:
         """Return the window with one more look in it."""
         return Window(
-            self.upto, self.reread, self.seen | look.uses, self.saw | look.sees
+            self.upto, self.reread, self.seen | look.seen, self.saw | look.sees
         )
 
 
@@ -72,7 +81,7 @@ class Windows:
 
     def after(self, look: Look) -> Windows:
         """Take one more look into account."""
-        fresh = Window(look.upto, look.reread, look.uses, look.sees)
+        fresh = Window(look.upto, look.reread, look.seen, look.sees)
         if not look.unbroken or self.present is None or look.upto < self.present.upto:
             return Windows(None, fresh)
         present = self.present.joined(look)

@@ -18,6 +18,8 @@ from sharedcache.core.model import (
 )
 from sharedcache.core.names import Kind, classify
 from sharedcache.core.ports import (
+    Between,
+    EventSource,
     OutcomeUnknownError,
     SourceError,
     StorageError,
@@ -63,6 +65,7 @@ class Looker:
     _last_good: dict[str, Uses] = field(default_factory=dict)
     _inherited: Uses | None = None
     _unbroken: bool = False
+    _untaken: Between = field(default_factory=lambda: Between(Uses(), unbroken=True))
     _gone: dict[str, tuple[str, int]] = field(default_factory=dict)
     _untouchable: set[str] = field(default_factory=set)
 
@@ -84,13 +87,14 @@ class Looker:
         storage_time_ns, cache_s, failures = self._storage(ground)
         sees = self._sees(ground, failures)
         uses = self._sources(failures)
+        between = self._between(uses, failures)
         vanished = self._touch(uses, storage_time_ns)
         # A lagging server may answer with an older round, and an older round
         # here would claim that the window began before it did.
         self.world.coordination.sync()
         reread = self._round()
-        unbroken = self._unbroken and not failures
-        self._take(Look(ground.round, reread, uses, unbroken, sees))
+        unbroken = self._unbroken and between.unbroken and not failures
+        self._take(Look(ground.round, reread, uses, unbroken, sees, between.uses))
         self._unbroken = not failures
         return Sight(
             self.windows,
@@ -109,18 +113,28 @@ class Looker:
             return
         storage_time_ns, _, failures = self._storage(None)
         uses = self._sources(failures)
+        between = self._between(uses, failures)
         self._touch(uses, storage_time_ns)
-        if failures:
+        if failures or not between.unbroken:
             # No round was read around this look, so no new window may begin
             # with it: coverage ends here.
             self.break_coverage()
         else:
-            self._take(Look(present.upto, present.reread, uses, unbroken=True))
+            self._take(
+                Look(
+                    present.upto,
+                    present.reread,
+                    uses,
+                    unbroken=True,
+                    between=between.uses,
+                )
+            )
 
     def break_coverage(self) -> None:
         """Something may have been missed: the next report is a first look only."""
         self.windows = Windows()
         self._unbroken = False
+        self._untaken = Between(Uses(), unbroken=True)
 
     def inherit(self, uses: Uses | None) -> None:
         """Take over what this node's last report said, from before this run.
@@ -144,6 +158,7 @@ class Looker:
             return ledger.counter_of(record).value
 
     def _take(self, look: Look) -> None:
+        self._untaken = Between(Uses(), unbroken=True)
         self.windows = self.windows.after(look)
 
     def _storage(self, ground: Ground | None) -> tuple[int, float, list[SourceFailure]]:
@@ -233,6 +248,30 @@ class Looker:
             elif self._inherited is not None:
                 union |= self._inherited
         return union
+
+    def _between(self, uses: Uses, failures: list[SourceFailure]) -> Between:
+        """Ask the sources that are told of events what they were told.
+
+        A look that ends early, because ZooKeeper does not answer, joins no
+        window.  What it saw and was told, which no source says twice, is kept
+        for the next one.
+        """
+        seen, unbroken = self._untaken.uses | uses, self._untaken.unbroken
+        for source in self.world.sources:
+            if not isinstance(source, EventSource):
+                continue
+            try:
+                told = source.between()
+            except Exception as error:  # noqa: BLE001 - a third party's source must not end the agent
+                what = f"{type(error).__name__}: {error}"
+                failures.append(SourceFailure(source.name, what))
+                continue
+            seen |= told.uses
+            if not told.unbroken:
+                unbroken = False
+                self.world.journal.event("events-lost", source=source.name)
+        self._untaken = Between(seen, unbroken)
+        return self._untaken
 
     def _touch(self, uses: Uses, storage_time_ns: int) -> tuple[str, ...]:
         """Touch what is used and was not touched lately; name what is not there.
