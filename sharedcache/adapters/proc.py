@@ -1,0 +1,217 @@
+"""The source ``proc``: what running hypervisor processes hold open.
+
+The destination of an incoming migration has its guest's files open and holds
+no lock on them yet; and a guest keeps the file that it opened, whatever has
+become of the name since.  So files are known here by inode.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from sharedcache.core import names
+from sharedcache.core.model import Uses
+from sharedcache.core.ports import SourceError
+
+# ruff: noqa: PTH100, PTH115, PTH116, PTH208
+# Paths are strings here: an object for each descriptor costs more than the look.
+
+_PROGRAMS = ("qemu-", "qemu_")
+_KVM = "kvm"
+_INITIAL_PID_NAMESPACE = "pid:[4026531836]"
+"""The kernel's own: ``PROC_PID_INIT_INO`` in include/linux/proc_ns.h."""
+
+_DELETED = " (deleted)"
+_EPOCHS = ".sharedcache/epochs"
+_REMEDY = (
+    "run the agent as root, or give its unit AmbientCapabilities= and"
+    " CapabilityBoundingSet= of CAP_SYS_PTRACE CAP_DAC_READ_SEARCH"
+)
+
+
+@dataclass(slots=True)
+class _Open:
+    """What processes hold open.
+
+    ``inodes`` are those on the cache's own file system.  ``spelt`` are cache
+    names by which the kernel calls a file that lies in the cache directory.
+    """
+
+    inodes: set[int] = field(default_factory=set)
+    spelt: set[str] = field(default_factory=set)
+
+
+class ProcSource:
+    """Reads ``/proc/<pid>/fd`` of every qemu, and finds the inodes in the cache.
+
+    ``proc`` is for tests.
+    """
+
+    name = "proc"
+
+    def __init__(self, base: str, *, proc: str = "/proc") -> None:
+        self._base = os.path.abspath(base)
+        self._proc = proc
+
+    def look(self) -> Uses:
+        """Return the cache files that any qemu holds open, under all their names.
+
+        Raises ``SourceError`` if a qemu cannot be looked into, or the host's
+        processes are hidden.
+        """
+        self._see_all()
+        try:
+            base = os.stat(self._base)
+            directories = {self._base, os.path.realpath(self._base)}
+        except OSError as error:
+            raise SourceError(
+                f"cannot open the cache directory {self._base}: {error.strerror};"
+                " mount it, or correct the setting 'base'"
+            ) from error
+        found = _Open()
+        for process in self._processes():
+            if self._is_qemu(process):
+                self._collect(process, base.st_dev, directories, found)
+        # The directories are read after the descriptors: what was open then
+        # has a place now, or has none any more.
+        return Uses.of_names(found.spelt | self._names_of(found.inodes))
+
+    def _see_all(self) -> None:
+        """Refuse to speak for a host whose processes are hidden from us."""
+        try:
+            namespace = os.readlink(f"{self._proc}/self/ns/pid")
+            os.stat(f"{self._proc}/1/comm")
+        except OSError as error:
+            raise SourceError(
+                f"cannot see the host's processes in {self._proc}:"
+                f" {error.strerror}; mount it without hidepid"
+            ) from error
+        if namespace != _INITIAL_PID_NAMESPACE:
+            raise SourceError(
+                "the agent sees another PID namespace than the host's;"
+                " run it in the host's"
+            )
+
+    def _processes(self) -> list[str]:
+        try:
+            return [one for one in os.listdir(self._proc) if one.isdecimal()]
+        except OSError as error:
+            raise SourceError(
+                f"cannot list {self._proc}: {error.strerror}; mount it"
+            ) from error
+
+    def _is_qemu(self, process: str) -> bool:
+        """Whether a process is a qemu, by its program, or by what it calls itself.
+
+        Other users' programs are hidden from an ordinary user.
+        """
+        at = f"{self._proc}/{process}"
+        try:
+            program = os.readlink(f"{at}/exe").removesuffix(_DELETED)
+        except FileNotFoundError:
+            # A thread of the kernel, or a process that has ended.
+            return False
+        except ProcessLookupError:
+            return False
+        except OSError:
+            try:
+                with open(f"{at}/cmdline", "rb") as file:  # noqa: PTH123 - see above
+                    first = file.read(4096).partition(b"\0")[0]
+            except OSError:
+                return False
+            program = os.fsdecode(first)
+        last = program.rpartition("/")[2]
+        return last.startswith(_PROGRAMS) or last == _KVM
+
+    def _collect(
+        self, process: str, device: int, directories: set[str], found: _Open
+    ) -> None:
+        """Add what one process holds open."""
+        at = f"{self._proc}/{process}/fd"
+        try:
+            for descriptor in os.listdir(at):
+                self._add(f"{at}/{descriptor}", device, directories, found)
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        except OSError as error:
+            raise SourceError(
+                f"cannot look into the hypervisor's process {process}:"
+                f" {error.strerror}; {_REMEDY}"
+            ) from error
+
+    @staticmethod
+    def _add(link: str, device: int, directories: set[str], found: _Open) -> None:
+        """Add one descriptor, unless it was closed meanwhile."""
+        try:
+            status = os.stat(link)
+            target = os.readlink(link).removesuffix(_DELETED)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISREG(status.st_mode):
+            return
+        if status.st_dev == device:
+            found.inodes.add(status.st_ino)
+        parent, _, last = target.rpartition("/")
+        if parent in directories:
+            # Another mount of the storage has another device number; and a
+            # name that was taken away under this file is used all the same.
+            if names.classify(last) is not names.Kind.UNRECOGNISED:
+                found.spelt.add(last)
+            found.inodes.add(status.st_ino)
+        elif any(parent.startswith(f"{one}/{_EPOCHS}/") for one in directories):
+            found.inodes.add(status.st_ino)
+
+    def _names_of(self, inodes: set[int]) -> set[str]:
+        """Find every name that the inodes have, in the cache and in quarantine.
+
+        A file goes from the cache into quarantine, and there from a lower
+        epoch into a higher one: reading in that order cannot miss it.
+        """
+        found: set[str] = set()
+        if not inodes:
+            return found
+        try:
+            for name, inode in _entries(self._base):
+                recognised = names.classify(name) is not names.Kind.UNRECOGNISED
+                if inode in inodes and recognised:
+                    found.add(name)
+            for epoch in self._epochs():
+                for leaf, inode in _entries(epoch):
+                    parsed = names.parse_leaf(leaf)
+                    if inode in inodes and parsed is not None:
+                        found.add(parsed[0])
+        except OSError as error:
+            raise SourceError(
+                f"cannot list the cache directory {self._base}: {error.strerror};"
+                " let the agent read it and check the storage"
+            ) from error
+        return found
+
+    def _epochs(self) -> Iterator[str]:
+        """Go through the epochs' directories, until there is no further one."""
+        top = f"{self._base}/{_EPOCHS}"
+        seen = -1
+        while True:
+            try:
+                listed = {int(one) for one in os.listdir(top) if one.isdecimal()}
+            except FileNotFoundError:
+                return
+            further = sorted(one for one in listed if one > seen)
+            if not further:
+                return
+            seen = further[-1]
+            yield from (f"{top}/{one}" for one in further)
+
+
+def _entries(directory: str) -> list[tuple[str, int]]:
+    """List names and inodes; nothing of an epoch that is sealed or removed."""
+    try:
+        with os.scandir(directory) as entries:
+            return [(entry.name, entry.inode()) for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        if _EPOCHS in directory:
+            return []
+        raise
