@@ -1,6 +1,6 @@
 """Sources of use, found through the entry points ``sharedcache.sources``.
 
-The two that come with this package are classes with arguments of their own.
+Those that come with this package are classes with arguments of their own.
 Anybody else's entry point is called with the whole ``Settings`` and returns a
 ``sharedcache.core.ports.Source``.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from sharedcache.adapters.instances.reader import ChainReader
 from sharedcache.adapters.settings import Settings, SettingsError
 from sharedcache.core.ports import Source
 
@@ -35,9 +36,24 @@ def _instances(kind: Any, settings: Settings) -> Source:
     return source
 
 
+def _proc(kind: Any, settings: Settings) -> Source:
+    source: Source = kind(settings.require_base())
+    return source
+
+
+def _libvirt(kind: Any, settings: Settings) -> Source:
+    base = settings.require_base()
+    # One for looks and one for events, which come on another thread.
+    readers = (ChainReader(base), ChainReader(base))
+    source: Source = kind(settings.agent.libvirt_uri, readers)
+    return source
+
+
 _OWN: Mapping[str, Callable[[Any, Settings], Source]] = {
     "uses-file": _uses_file,
     "instances": _instances,
+    "proc": _proc,
+    "libvirt": _libvirt,
 }
 
 

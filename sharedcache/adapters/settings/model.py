@@ -22,6 +22,7 @@ class AgentSettings:
     sources: tuple[str, ...]
     uses_file: str
     instances_path: str
+    libvirt_uri: str
     compute_service: str
     hypervisors: tuple[str, ...]
     report_interval_s: float

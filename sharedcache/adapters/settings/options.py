@@ -81,13 +81,19 @@ def agent_options() -> list[cfg.Opt]:
             "sources",
             metavar="NAME,NAME",
             help="Sources of use. Default: uses-file if uses_file is set, and "
-            "instances if instances_path is set.",
+            "instances if instances_path is set; libvirt and proc are named here.",
         ),
         cfg.StrOpt("uses-file", metavar="FILE", help="JSON file that names uses."),
         cfg.StrOpt(
             "instances-path",
             metavar="DIRECTORY",
             help="Nova's instances directory. Default: nova.conf's instances_path.",
+        ),
+        cfg.StrOpt(
+            "libvirt-uri",
+            default="qemu:///system",
+            metavar="URI",
+            help="Where the source libvirt connects to, read-only.",
         ),
         cfg.StrOpt(
             "compute-service",

@@ -341,6 +341,7 @@ class _Reader:
             sources=tuple(dict.fromkeys(name.strip() for name in sources if name)),
             uses_file=uses_file,
             instances_path=instances_path,
+            libvirt_uri=self.text(section, "libvirt_uri"),
             compute_service=self.text(section, "compute_service"),
             hypervisors=tuple(filter(None, self.value(section, "hypervisors"))),
             report_interval_s=self.number(section, "report_interval_s"),

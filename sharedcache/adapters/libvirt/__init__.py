@@ -1,0 +1,1 @@
+"""Uses as libvirt tells them: running and defined domains, and what befalls them."""

@@ -1,0 +1,110 @@
+"""What a domain's XML says of its files, as libvirt writes it."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sharedcache.core import names
+
+_NETWORKS = frozenset({"network", "nvme", "vhostuser", "vhostvdpa", "dir"})
+_NOVA_ROOTS = ".//{*}instance/{*}root"
+
+
+class DomainXmlError(ValueError):
+    """The XML says something that this release does not understand."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One image file of a disk.
+
+    ``path`` is empty for a volume of a storage pool, whose path is not in the
+    XML.  ``whole`` tells that the XML also lists everything below this file.
+    """
+
+    path: str
+    format: str | None
+    whole: bool
+    pool: str = ""
+    volume: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What one XML document refers to.
+
+    ``boot`` are paths of kernel and initrd; ``images`` the image ids that Nova
+    wrote down.
+    """
+
+    name: str
+    disks: tuple[File, ...]
+    boot: tuple[str, ...]
+    images: tuple[str, ...]
+
+
+def read(text: str) -> Described:
+    """Read a domain, or a snapshot with its domains; raises ``DomainXmlError``."""
+    try:
+        root = ET.fromstring(text)  # noqa: S314 - libvirt writes it, without entities
+    except ET.ParseError as error:
+        raise DomainXmlError(f"libvirt's XML cannot be read: {error}") from error
+    disks = [file for disk in root.iter("disk") for file in _files(disk, "driver")]
+    boot = [
+        one.text
+        for system in root.iter("os")
+        for tag in ("kernel", "initrd")
+        for one in system.findall(tag)
+        if one.text
+    ]
+    images = [
+        ident
+        for one in root.findall(_NOVA_ROOTS)
+        if one.get("type") == "image"
+        and names.is_image_id(ident := one.get("uuid", ""))
+    ]
+    name = root.findtext("name") or ""
+    return Described(name, tuple(disks), tuple(boot), tuple(images))
+
+
+def _files(element: ET.Element, format_in: str) -> Iterator[File]:
+    """Go through an image, what is below it, and what it is being copied to."""
+    source = element.find("source")
+    given = element.find(format_in)
+    image_format = None if given is None else given.get("type")
+    if source is not None:
+        yield from _file(element, source, image_format)
+        for store in source.findall("dataStore"):
+            yield from _files(store, "format")
+    for tag in ("backingStore", "mirror"):
+        for below in element.findall(tag):
+            yield from _files(below, "format")
+
+
+def _file(
+    element: ET.Element, source: ET.Element, image_format: str | None
+) -> Iterator[File]:
+    """Tell the file of one image, if it is on this host's file systems."""
+    whole = _ends(element)
+    path = source.get("file") or source.get("dev")
+    if path:
+        yield File(path, image_format, whole)
+        return
+    if source.get("pool") and source.get("volume"):
+        yield File(
+            "", image_format, whole, source.get("pool", ""), source.get("volume", "")
+        )
+        return
+    kind = element.get("type", "file")
+    if kind not in _NETWORKS and source.attrib.keys() - {"index", "startupPolicy"}:
+        raise DomainXmlError(f"a disk of type {kind!r} is not known to this release")
+
+
+def _ends(element: ET.Element) -> bool:
+    """Whether the chain below is listed to its end, an empty ``backingStore``."""
+    below = element.find("backingStore")
+    if below is None:
+        return False
+    return below.find("source") is None or _ends(below)
