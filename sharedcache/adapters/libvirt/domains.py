@@ -59,7 +59,7 @@ def uses_of(
 
 def _documents(domain: libvirt.virDomain) -> list[str] | None:
     """Read a domain's XML: as it runs, as it is defined, as it was at snapshots."""
-    import libvirt  # noqa: PLC0415 - an extra, and 14 MiB, for those who use it
+    import libvirt  # noqa: PLC0415 - an extra, and 7 MiB, for those who use it
 
     try:
         found = [domain.XMLDesc(0)]

@@ -47,7 +47,7 @@ class Events:
 
         Raises ``libvirtError``.
         """
-        import libvirt  # noqa: PLC0415 - an extra, and 14 MiB, for those who use it
+        import libvirt  # noqa: PLC0415 - an extra, and 7 MiB, for those who use it
 
         if self._worker is None:
             self._worker = threading.Thread(

@@ -10,7 +10,7 @@ _STARTED = threading.Event()
 
 def ensure() -> None:
     """Start the loop; *must* come before the first connection is opened."""
-    import libvirt  # noqa: PLC0415 - an extra, and 14 MiB, for those who use it
+    import libvirt  # noqa: PLC0415 - an extra, and 7 MiB, for those who use it
 
     with _LOCK:
         if _STARTED.is_set():

@@ -43,7 +43,7 @@ class LibvirtSource:
         any domain cannot be known.
         """
         try:
-            import libvirt  # noqa: PLC0415 - an extra, and 14 MiB, for those who use it
+            import libvirt  # noqa: PLC0415 - an extra, and 7 MiB, for those who use it
         except ImportError as error:
             raise SourceError(
                 f"libvirt's Python module cannot be imported ({error});"

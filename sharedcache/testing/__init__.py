@@ -1,0 +1,1 @@
+"""What somebody else's tests may use: contracts that their own parts must pass."""
