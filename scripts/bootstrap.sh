@@ -172,6 +172,15 @@ fetch_kernel() {
     rm -rf "$directory"
 }
 
+# Debian splits the headers from its interpreter; others bring them along.
+missing_python_headers() {
+    local python
+    python=$(find_python) || return 0
+    "$python" -c 'import os, sys, sysconfig
+sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
+        "$python" -c 'import sys; print("libpython%d.%d-dev" % sys.version_info[:2])'
+}
+
 missing_optional() {
     command -v qemu-img >/dev/null || echo qemu-utils
     [ "$for_tests" = yes ] || return 0
@@ -180,6 +189,18 @@ missing_optional() {
     command -v gcc >/dev/null || printf '%s\n' gcc libc6-dev
     # Clocks that differ between two processes of one test.
     compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || echo faketime
+    # Real guests.  These packages start no service: that is another one's.
+    local sbin=$PATH:/usr/sbin:/sbin
+    PATH=$sbin command -v libvirtd >/dev/null || echo libvirt-daemon
+    compgen -G '/usr/lib*/libvirt/connection-driver/libvirt_driver_qemu.so' >/dev/null ||
+        compgen -G '/usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so' \
+            >/dev/null || echo libvirt-daemon-driver-qemu
+    command -v virsh >/dev/null || echo libvirt-clients
+    PATH=$sbin command -v qemu-system-x86_64 >/dev/null || echo qemu-system-x86
+    # libvirt's Python module is compiled.
+    command -v pkg-config >/dev/null || echo pkg-config
+    if ! pkg-config --exists libvirt 2>/dev/null; then echo libvirt-dev; fi
+    missing_python_headers
 }
 
 # --- Packages ---------------------------------------------------------------
@@ -238,6 +259,10 @@ describe() {
         qemu-system-common | virtiofsd) echo "virtiofsd" ;;
         busybox-static) echo "a statically linked busybox as /bin/busybox" ;;
         gcc | libc6-dev) echo "a C compiler and its headers" ;;
+        libvirt-daemon*) echo "libvirtd with its qemu driver" ;;
+        libvirt-clients) echo "virsh" ;;
+        libvirt-dev | pkg-config) echo "libvirt's headers, and pkg-config" ;;
+        libpython*) echo "Python's headers" ;;
         python*) echo "Python 3.11 or newer with its venv and ensurepip modules" \
             "(PYTHON=... names one off the PATH)" ;;
     esac
@@ -320,6 +345,22 @@ if ! venv_is_current; then
         [ "$status" -eq 0 ] || { say "error: pip failed"; exit "$status"; }
     fi
     wanted_stamp >"$STAMP"
+fi
+
+# The module of the source libvirt; without it the tests of that source are
+# skipped, with the reason.
+if [ "$for_tests" = yes ] && ! .venv/bin/python -c 'import libvirt' 2>/dev/null; then
+    log=$(mktemp)
+    if pkg-config --exists libvirt 2>/dev/null &&
+        .venv/bin/python -m pip --disable-pip-version-check install \
+            --progress-bar off -e '.[libvirt]' >"$log" 2>&1; then
+        say "Added libvirt's Python module"
+    else
+        tail -n 5 "$log" >&2
+        say "warning: libvirt's Python module cannot be built:" \
+            "tests that need it will be skipped, each with its reason."
+    fi
+    rm -f "$log"
 fi
 
 if [ "$for_nfs" = yes ] && ! kernel_is_there; then fetch_kernel; fi
