@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,6 +81,10 @@ def main() -> None:
         source.look()
         settled = min(seconds(source.look) for _ in range(5))
         processes = seconds(lambda: qemu_img(disks))
+        tracemalloc.start()
+        remembering = InstancesSource(name, str(root / "_base"))
+        remembering.look()
+        kept, peak = tracemalloc.get_traced_memory()
     table = Table(title=f"{overlays} overlays on {used} base files")
     for heading in ("reader", "seconds", "per overlay", "times faster"):
         table.add_column(heading, justify="left" if heading == "reader" else "right")
@@ -90,7 +95,12 @@ def main() -> None:
     ):
         each = f"{took / overlays * 1e6:.0f} us"
         table.add_row(reader, f"{took:.3f}", each, f"{processes / took:.0f}")
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"memory for each overlay: {kept / overlays:.0f} bytes kept,"
+        f" {peak / overlays:.0f} at the most during a look"
+    )
 
 
 if __name__ == "__main__":

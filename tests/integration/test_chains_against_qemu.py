@@ -204,6 +204,23 @@ def test_same_names_as_qemu(generator: Generator) -> None:
     assert named > IMAGES
 
 
+def test_a_chain_of_fifty(tmp_path: Path) -> None:
+    """However long a chain is that qemu opens, its last file counts."""
+    base = tmp_path / "_base"
+    base.mkdir()
+    below, image_format = base / ("a" * 40), "raw"
+    run("create", "-q", "-f", "raw", str(below), "1M")
+    for number in range(50):
+        above = base / f"{number:040x}" if number % 2 else tmp_path / f"{number}"
+        name = str(below) if number % 3 else os.path.relpath(below, above.parent)
+        run("create", "-q", "-f", "qcow2", "-F", image_format, "-b", name, str(above))
+        below, image_format = above, "qcow2"
+    expected, length = told_by_qemu(below, base)
+    assert length == 51
+    assert len(expected) == 26
+    assert names_of(base, below) == expected
+
+
 def test_other_formats_of_qemu(tmp_path: Path) -> None:
     """Images of other formats without a backing file end a chain."""
     (tmp_path / "_base").mkdir()

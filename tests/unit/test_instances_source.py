@@ -13,7 +13,7 @@ import pytest
 from sharedcache.adapters.instances import headers as headers_module
 from sharedcache.adapters.instances.base import Base
 from sharedcache.adapters.instances.headers import TRIES
-from sharedcache.adapters.instances.source import InstancesSource
+from sharedcache.adapters.instances.source import MAX_FILES, InstancesSource
 from sharedcache.core.model import Uses
 from sharedcache.core.ports import Source, SourceError
 from tests.support.images import VM, Site, X, Y, qcow2
@@ -44,6 +44,16 @@ def test_every_disk_counts(site: Site) -> None:
         site.disk(name, disk=disk)
     expected = Uses.of_names(str(number) * 40 for number in range(4))
     assert site.source.look() == expected
+
+
+def test_ten_thousand_overlays(site: Site) -> None:
+    """A directory of very many disks is read as any other."""
+    first = site.disk(X)
+    for number in range(9999):
+        os.link(first, first.with_name(f"disk.{number}"))
+    site.disk(Y, disk="disk.last")
+    source = site.make(max_files=MAX_FILES)
+    assert source.look() == Uses.of_names([X, Y])
 
 
 def test_resize_directory(site: Site) -> None:
