@@ -175,8 +175,9 @@ CALLS = {
     # One look at each overlay and one at the shared base file.
     "lstat": OVERLAYS_PER_VM * VMS + 1,
     # Each directory once, however many overlays lie in it; the marker is asked
-    # for when the look begins, and _base is compared with its own inode.
-    "stat": VMS + 2,
+    # for when the look begins, and _base is compared with its own inode; the
+    # instances' own directory is compared with the first look's, twice.
+    "stat": VMS + 4,
     # The instances twice, each instance once.
     "scandir": VMS + 2,
     # The cache directory itself.
