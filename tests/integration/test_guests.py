@@ -16,7 +16,8 @@ from sharedcache.adapters.libvirt.source import LibvirtSource
 from sharedcache.adapters.proc import ProcSource
 from sharedcache.adapters.storage import DirectoryStorage
 from sharedcache.core.model import Report, Uses
-from sharedcache.core.ports import Between
+from sharedcache.core.ports import Between, DisconnectedError
+from sharedcache.node.look import Looker
 from tests.support.inprocess import FAST, Site, publish, settle
 from tests.support.libvirtd import EMULATOR, Host, Rig, missing, qemu_img
 from tests.support.polling import eventually
@@ -110,6 +111,34 @@ def test_lost_events_while_zookeeper_is_away(site: Site) -> None:
     told.next.append(Between(Uses(), unbroken=False))
     agent.looker.look_alone()
     assert agent.looker.windows.present is None
+
+
+def test_events_of_a_look_that_ended_early(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was told to a look that joined no window is not forgotten."""
+    told = Told()
+    agent = with_sources(site.agent("n1"), [told])
+    publish(agent)
+    raise_round(site, agent)
+    used = Uses.of_names([X])
+    told.next += [Between(used, unbroken=True), Between(Uses(), unbroken=True)]
+
+    def away() -> int:
+        raise DisconnectedError("away")
+
+    ground = agent.looker.ground()
+    with monkeypatch.context() as patch:
+        patch.setattr(Looker, "_round", lambda _: away())
+        with pytest.raises(DisconnectedError):
+            agent.looker.look(ground)
+    assert look_now(agent).since == used
+    told.next += [Between(Uses(), unbroken=False), Between(Uses(), unbroken=True)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Looker, "_round", lambda _: away())
+        with pytest.raises(DisconnectedError):
+            agent.looker.look(ground)
+    assert not look_now(agent).unbroken
 
 
 def test_events_that_cannot_be_told(site: Site) -> None:

@@ -296,3 +296,21 @@ def test_a_nova_conf_is_not_ours_to_log_by(tmp_path: Path) -> None:
     """Only a file with a section of ours says how to log."""
     assert not is_ours(str(_written(tmp_path, NOVA)))
     assert is_ours(str(_written(tmp_path, NOVA + "[agent]\n")))
+
+
+def test_sources_that_are_named(tmp_path: Path) -> None:
+    """Each source of ours is built from settings; none is asked by that."""
+    base = tmp_path / "_base"
+    named = ("instances", "libvirt", "proc")
+    settings = _read(
+        arguments=(
+            f"--base={base}",
+            f"--agent-sources={','.join(named)}",
+            f"--agent-instances-path={tmp_path}",
+            "--agent-libvirt-uri=test:///default",
+        ),
+        section="agent",
+    )
+    assert settings.agent.libvirt_uri == "test:///default"
+    assert tuple(source.name for source in build_sources(settings)) == named
+    assert _read(section="agent").agent.libvirt_uri == "qemu:///system"
