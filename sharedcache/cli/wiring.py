@@ -16,6 +16,7 @@ from sharedcache.adapters.novalock import NovaNameLocks
 from sharedcache.adapters.settings import Settings, SettingsError
 from sharedcache.adapters.settings.reading import host_name
 from sharedcache.adapters.storage import DirectoryStorage
+from sharedcache.adapters.uses_socket import UsesSocket
 from sharedcache.cleaner.world import CleanerWorld
 from sharedcache.cli.sources import build_sources
 from sharedcache.core.ports import Journal
@@ -71,6 +72,10 @@ class AgentParts:
     ) -> None:
         policy = settings.agent.policy()
         sources = build_sources(settings)
+        self.socket: UsesSocket | None = None
+        if settings.agent.socket:
+            self.socket = UsesSocket(settings.agent.socket)
+            sources.append(self.socket)
         self.session = open_session(
             settings,
             policy.node,
@@ -96,7 +101,9 @@ class AgentParts:
         )
 
     def close(self) -> None:
-        """End the session, the helper for locks, and the storage."""
+        """End the socket, the session, the helper for locks, and the storage."""
+        if self.socket is not None:
+            self.socket.close()
         self.session.stop()
         self.locks.close()
         self.storage.close()

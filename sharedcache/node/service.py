@@ -113,6 +113,7 @@ class NodeService:
     _next_look: float = 0.0
     _next_look_alone: float = 0.0
     _rounds_seen: int = -1
+    _hurried: bool = False
     _alarm: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -145,6 +146,13 @@ class NodeService:
             self._look_alone()
         return max(0.0, self._next_look - clock.boottime())
 
+    def look_soon(self) -> None:
+        """Make the next step look, whatever the interval; any thread may call it.
+
+        One that comes while a look is under way may only be met by the next.
+        """
+        self._hurried = True
+
     def finish(self) -> None:
         """Leave in order: sealed if the host stops and that was seen, else missing."""
         host = self.world.host
@@ -161,6 +169,10 @@ class NodeService:
         self.world.journal.event("agent-stopped", node=self.world.policy.node)
 
     def _due(self) -> bool:
+        if self._hurried:
+            # Cleared before the look: whatever hurries during it counts anew.
+            self._hurried = False
+            return True
         try:
             changes = self.world.coordination.watch(ledger.ROUND)
         except CoordinationError:

@@ -127,8 +127,8 @@ class NovaNameLocks:
         Never takes longer than ``wait_s + answer_s``, and ``start_s`` if the
         helper must be started.  A helper that does not answer, because the
         storage hangs, is killed, and the next call starts a new one.  The
-        lock ends ``hold_s`` seconds after it was granted at the latest,
-        whatever becomes of this process.  One lock at a time: while one is
+        lock ends ``hold_s`` seconds after it was granted or renewed at the
+        latest, whatever becomes of this process.  One lock at a time: while one is
         held, or another thread asks for one, the answer is ``False``.
         ``ValueError`` if the name is not one of a directory's entry.
         """
@@ -161,6 +161,18 @@ class NovaNameLocks:
             return answer == "held"
         self.last_error = answer.removeprefix("error ")
         return None
+
+    def renew(self, hold_s: float) -> bool:
+        """Hold the lock for ``hold_s`` seconds from now; ``False`` if it was lost.
+
+        For whoever makes progress with what takes longer than a lock may be
+        held: one that hangs renews nothing, and its lock ends.
+        """
+        with self._guard:
+            if self._helper is None or self._helper.process.poll() is not None:
+                self._end()
+                return False
+            return self._ask(f"renew {hold_s:.6f}", 0.0) == "renewed"
 
     def release(self) -> bool:
         """Let the lock go; ``False`` if it was lost before (``hold_s`` passed)."""

@@ -5,13 +5,14 @@ the standard library only, and little of that.  It answers lines on its
 standard input with lines on its standard output:
 
     take <wait seconds> <hold seconds> <name>  ->  held | busy | error <why>
+    renew <hold seconds>                       ->  renewed | none
     drop                                       ->  dropped | none
     probe <name>                               ->  held | free | error <why>
 
 The lock is the one that oslo.concurrency takes through fasteners: an exclusive
 ``fcntl.lockf`` on the whole of ``<lock directory>/nova-<name>``.
 
-It never holds a lock for longer than it was told.  That is the kernel's work:
+It never holds a lock for longer than it was told last.  That is the kernel's work:
 a timer on CLOCK_BOOTTIME, armed before each attempt, ends this process with
 SIGKILL, and a process that ends has no locks.  So the rule also stands while
 this process is stopped, while it hangs on a storage that does not answer
@@ -254,6 +255,8 @@ class Server:
                 self._answer(probe(self._path, f"nova-{name}"))
             elif words[0] == "take":
                 self._answer(self._take(float(words[1]), float(words[2]), words[3]))
+            elif words[0] == "renew":
+                self._answer(self._renew(float(words[1])))
             else:
                 self._answer(self._drop())
 
@@ -314,6 +317,13 @@ class Server:
             return None
         finally:
             os.close(directory)
+
+    def _renew(self, hold_s: float) -> str:
+        """Hold what is held for this long from now; it was held without a gap."""
+        if self._held is None:
+            return "none"
+        self._deadline.arm(hold_s)
+        return "renewed"
 
     def _drop(self) -> str:
         if self._held is None:

@@ -30,6 +30,7 @@ class AgentSettings:
     session_timeout_s: float
     kernel_naming: KernelNaming
     schema_version: int
+    socket: str = ""
 
     def policy(self) -> AgentPolicy:
         """Build the agent's policy; raises ``PolicyError``."""

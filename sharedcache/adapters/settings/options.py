@@ -109,6 +109,12 @@ def agent_options() -> list[cfg.Opt]:
             help="Processes that must see the cache directory as the agent does; "
             "one that sees another makes the report degraded. Empty: not looked at.",
         ),
+        cfg.StrOpt(
+            "socket",
+            metavar="PATH",
+            help="Unix socket on which drivers of this host declare what they use. "
+            "Default: none; the shipped unit file sets /run/sharedcache/agent.sock.",
+        ),
         _seconds("report-interval-s", 30.0, "How often the node looks at its uses"),
         _seconds("touch-interval-s", 3600.0, "How often a used file is touched"),
         _seconds("session-timeout-s", 10.0, "ZooKeeper's session timeout"),

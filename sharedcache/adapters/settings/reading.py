@@ -349,6 +349,7 @@ class _Reader:
             session_timeout_s=self.number(section, "session_timeout_s"),
             kernel_naming=_naming(self.text(section, "kernel_naming"), schema_version),
             schema_version=schema_version,
+            socket=self.path(section, "socket"),
         )
 
     def _cleaner(self) -> CleanerSettings:

@@ -6,8 +6,9 @@ from sharedcache.adapters.storage.cache import CacheFiles
 from sharedcache.adapters.storage.control import ControlFiles
 from sharedcache.adapters.storage.epochs import EpochFiles
 from sharedcache.adapters.storage.trial import Trials
+from sharedcache.adapters.storage.writing import NO_SPACE, WriterDirectory
 
-__all__ = ["DirectoryStorage"]
+__all__ = ["NO_SPACE", "DirectoryStorage", "WriterDirectory"]
 
 
 class DirectoryStorage(ControlFiles, CacheFiles, EpochFiles, Trials):

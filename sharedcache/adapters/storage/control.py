@@ -59,11 +59,11 @@ class ControlFiles(Descriptors):
         complete before it gets its name, so nobody ever reads half of one.
         """
         with self._looking() as look:
-            _make_directory(look.base, CONTROL)
+            make_directory(look.base, CONTROL)
             control = look.control()
-            _make_directory(control, "nodes")
-            _make_directory(control, "epochs")
-            with _written_apart(control, "cluster", data) as temporary:
+            make_directory(control, "nodes")
+            make_directory(control, "epochs")
+            with written_apart(control, "cluster", data) as temporary:
                 with changing("give the cluster's marker its name"):
                     os.link(
                         temporary,
@@ -85,7 +85,7 @@ class ControlFiles(Descriptors):
         with self._looking() as look:
             control = look.control()
             with (
-                _written_apart(control, "schema", data) as temporary,
+                written_apart(control, "schema", data) as temporary,
                 changing("replace the finalized schema"),
             ):
                 os.rename(temporary, "schema", src_dir_fd=control, dst_dir_fd=control)
@@ -99,7 +99,7 @@ class ControlFiles(Descriptors):
                 # A directory that was never bound, or an empty mount: the
                 # caller asks exactly that.
                 return None
-            found = _read_file(control, name)
+            found = read_file(control, name)
             return None if found is None else found[0]
 
         return self._read(call)
@@ -155,7 +155,7 @@ class ControlFiles(Descriptors):
         plain(node)
 
         def call(look: Look) -> tuple[bytes, FileFacts] | None:
-            found = _read_file(look.nodes(), node)
+            found = read_file(look.nodes(), node)
             if found is None:
                 return None
             return unpack_witness(found[0]), found[1]
@@ -200,7 +200,7 @@ def _require_witness(status: os.stat_result, node: str) -> None:
         )
 
 
-def _read_file(directory: int, name: str) -> tuple[bytes, FileFacts] | None:
+def read_file(directory: int, name: str) -> tuple[bytes, FileFacts] | None:
     """Read a small control file; ``None`` if it is not there."""
     with reading(f"read {shown(name)}"):
         try:
@@ -217,7 +217,7 @@ def _read_file(directory: int, name: str) -> tuple[bytes, FileFacts] | None:
     return data, facts_of(status)
 
 
-def _make_directory(parent: int, name: str) -> None:
+def make_directory(parent: int, name: str) -> None:
     """Create a directory of the skeleton unless it is there."""
     with changing(f"create the directory {name}"):
         try:
@@ -234,7 +234,7 @@ def _make_directory(parent: int, name: str) -> None:
 
 
 @contextmanager
-def _written_apart(directory: int, name: str, data: bytes) -> Iterator[str]:
+def written_apart(directory: int, name: str, data: bytes) -> Iterator[str]:
     """Write data to a private name, durably; remove that if the block fails."""
     temporary = f".{name}.{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | FILE

@@ -1,0 +1,249 @@
+"""What a writer does to the shared directory: it only ever adds names.
+
+Nothing here takes a name away but the writer's own private partial file, and
+nothing here reaches the epochs but to see what lies there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from contextlib import suppress
+
+from sharedcache.adapters.storage.cache import CacheFiles
+from sharedcache.adapters.storage.control import (
+    ControlFiles,
+    make_directory,
+    read_file,
+    written_apart,
+)
+from sharedcache.adapters.storage.descriptors import (
+    FILE,
+    Look,
+    cache_entry,
+    facts_of,
+    listing,
+    open_directory,
+    plain,
+    shown,
+)
+from sharedcache.adapters.storage.errors import changing, reading, settle
+from sharedcache.adapters.storage.qemu_locks import hold
+from sharedcache.core import names
+from sharedcache.core.model import FileFacts
+from sharedcache.core.ports import NameMissingError, StorageError
+from sharedcache.core.wanted import partial_of
+
+_CACHE_FILE_MODE = 0o644
+_DIGESTS = "digests"
+_DAMAGED = "damaged"
+
+
+class WriterDirectory(ControlFiles, CacheFiles):
+    """The shared directory as a writer sees it.
+
+    ``base`` is the path of the image cache directory.  Safe for threads.
+    Descriptors that are returned are the caller's to close.
+    """
+
+    def open_cache(self, name: str) -> int | None:
+        """Open a cache file for reading; ``None`` if the name is not there.
+
+        Opening makes an NFS client ask the server (close-to-open).
+        ``StorageError`` for what is not a regular file.
+        """
+        cache_entry(name)
+
+        def call(look: Look) -> int | None:
+            with reading(f"open {shown(name)}"):
+                try:
+                    descriptor = os.open(name, os.O_RDONLY | FILE, dir_fd=look.base)
+                except FileNotFoundError:
+                    return None
+                if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    return descriptor
+            os.close(descriptor)
+            raise StorageError(f"{shown(name)} is not a regular file")
+
+        return self._read(call)
+
+    def bears(self, name: str, descriptor: int) -> bool:
+        """Whether the name leads to the file that is open, as the server sees it."""
+        facts = self.facts(name)
+        with reading(f"look at {shown(name)}"):
+            return facts is not None and facts.inode == os.fstat(descriptor).st_ino
+
+    def partial_make(self, name: str) -> tuple[str, int]:
+        """Create a partial file of a cache name; return its name and descriptor.
+
+        Its name is unique.  Creating it changes the directory, so that an NFS
+        client asks anew for names that it remembers as missing.
+        """
+        partial = partial_of(name, secrets.token_hex(8))
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | FILE
+        with self._looking() as look, changing(f"create {shown(partial)}"):
+            descriptor = os.open(partial, flags, _CACHE_FILE_MODE, dir_fd=look.base)
+        return partial, descriptor
+
+    def partial_open(self, partial: str) -> int:
+        """Open the caller's own partial file again by its name, for writing."""
+        if names.classify(partial) is not names.Kind.PARTIAL:
+            raise StorageError(f"{shown(partial)} is not a partial file")
+        with self._looking() as look, reading(f"open {shown(partial)}"):
+            descriptor = os.open(partial, os.O_RDWR | FILE, dir_fd=look.base)
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return descriptor
+        os.close(descriptor)
+        raise StorageError(f"{shown(partial)} is not a regular file")
+
+    def partial_settle(self, partial: str, descriptor: int) -> FileFacts:
+        """Give a whole partial file its mode, and wait until it is durable."""
+        what = f"make {shown(partial)} durable"
+        with changing(what):
+            # Whatever our umask, the hypervisors of all nodes must read it.
+            os.fchmod(descriptor, _CACHE_FILE_MODE)
+        settle(what, descriptor)
+        with reading(what):
+            return facts_of(os.fstat(descriptor))
+
+    def partial_link(self, partial: str, name: str) -> None:
+        """Give a whole partial file its cache name; never replaces.
+
+        ``NameExistsError`` if the name is there.
+        """
+        cache_entry(name)
+        with self._looking() as look, changing(f"publish {shown(name)}"):
+            os.link(
+                partial,
+                name,
+                src_dir_fd=look.base,
+                dst_dir_fd=look.base,
+                follow_symlinks=False,
+            )
+
+    def settle_base(self, what: str) -> None:
+        """Wait until the names in the cache directory are durable."""
+        with self._looking() as look:
+            settle(what, look.base)
+
+    def partial_remove(self, partial: str) -> None:
+        """Remove the name of the caller's own partial file; harmless if gone."""
+        if names.classify(partial) is not names.Kind.PARTIAL:
+            raise StorageError(f"{shown(partial)} is not a partial file")
+        with (
+            self._looking() as look,
+            changing(f"remove {shown(partial)}"),
+            suppress(FileNotFoundError),
+        ):
+            os.unlink(partial, dir_fd=look.base)
+
+    def touch_open(self, descriptor: int, what: str) -> None:
+        """Set an open file's times to the storage's own clock."""
+        with changing(f"touch {shown(what)}"):
+            os.utime(descriptor)
+
+    def hold_open(self, descriptor: int) -> bool:
+        """Lock an open file as a qemu that reads it does; ``False`` if refused.
+
+        The lock ends when the descriptor is closed.
+        """
+        return hold(descriptor)
+
+    def lies_in_quarantine(self, name: str) -> bool:
+        """Whether a quarantined file of this cache name is seen.
+
+        From a listing, which a client may have cached: wrong in either
+        direction for as long as that, which costs a download or a short wait.
+        """
+        cache_entry(name)
+
+        def call(look: Look) -> bool:
+            with reading("list the epochs"):
+                try:
+                    epochs = look.epochs()
+                    found = listing(epochs)
+                except NameMissingError:
+                    return False
+                # The highest epoch is the leader's; lower ones are sealed,
+                # or about to be emptied into it.
+                for epoch in sorted(found, key=_number, reverse=True)[:2]:
+                    with suppress(NotADirectoryError, FileNotFoundError):
+                        if any(_is_of(leaf, name) for leaf in listing(epochs, epoch)):
+                            return True
+            return False
+
+        return self._read(call)
+
+    def digest_write(self, name: str, data: bytes) -> None:
+        """Replace the digest record of a cache name, atomically and durably."""
+        self._note_write(_DIGESTS, name, data)
+
+    def digest_read(self, name: str) -> bytes | None:
+        """Read the digest record of a cache name; ``None`` if there is none."""
+        return self._note_read(_DIGESTS, name)
+
+    def digest_names(self) -> list[str]:
+        """List the cache names that have a digest record, sorted."""
+        return self._note_names(_DIGESTS)
+
+    def damage_write(self, name: str, data: bytes) -> None:
+        """Mark a cache file as damaged, atomically and durably."""
+        self._note_write(_DAMAGED, name, data)
+
+    def _note_write(self, folder: str, name: str, data: bytes) -> None:
+        cache_entry(name)
+        with self._looking() as look:
+            control = look.control()
+            make_directory(control, folder)
+            notes = open_directory(folder, control)
+            try:
+                with (
+                    written_apart(notes, name, data) as temporary,
+                    changing(f"write the {folder} record of {shown(name)}"),
+                ):
+                    os.rename(temporary, name, src_dir_fd=notes, dst_dir_fd=notes)
+                settle(f"write the {folder} record of {shown(name)}", notes)
+            finally:
+                os.close(notes)
+
+    def _note_read(self, folder: str, name: str) -> bytes | None:
+        cache_entry(name)
+
+        def call(look: Look) -> bytes | None:
+            try:
+                notes = open_directory(folder, look.control())
+            except NameMissingError:
+                return None
+            try:
+                found = read_file(notes, plain(name))
+            finally:
+                os.close(notes)
+            return None if found is None else found[0]
+
+        return self._read(call)
+
+    def _note_names(self, folder: str) -> list[str]:
+        def call(look: Look) -> list[str]:
+            with reading(f"list the {folder} records"):
+                try:
+                    found = listing(look.control(), folder)
+                except FileNotFoundError:
+                    return []
+            return [name for name in found if not name.startswith(".")]
+
+        return self._read(call)
+
+
+def _number(epoch: str) -> int:
+    return int(epoch) if epoch.isascii() and epoch.isdigit() else -1
+
+
+def _is_of(leaf: str, name: str) -> bool:
+    read = names.parse_leaf(leaf)
+    return read is not None and read[0] == name
+
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Numbers by which a storage says that it is full."""

@@ -1,0 +1,98 @@
+"""Nova's locks for names, for as many threads as ask, each for a bounded time."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sharedcache.adapters.novalock import NovaNameLocks
+from sharedcache.cache.errors import BusyError
+
+_ATTEMPT_S = 0.05
+_PAUSE_S = 0.02
+_LONGEST_PAUSE_S = 0.5
+_FAILURES = 3
+
+
+@dataclass(slots=True)
+class NameLock:
+    """A lock that is held.  ``kept`` tells at the end whether it never was lost."""
+
+    locks: NovaNameLocks
+    kept: bool = False
+
+    def renew(self, hold_s: float) -> bool:
+        """Hold it for ``hold_s`` seconds from now; ``False`` if it was lost."""
+        return self.locks.renew(hold_s)
+
+
+class LockPool:
+    """Helpers for Nova's locks; one lock each, made as they are needed."""
+
+    def __init__(self, lock_dir: str) -> None:
+        self._lock_dir = lock_dir
+        self._guard = threading.Lock()
+        self._idle: list[NovaNameLocks] = []
+        self._closed = False
+
+    @contextmanager
+    def taken(self, name: str, until: float, hold_s: float) -> Iterator[NameLock]:
+        """Hold the lock of a name, for at most ``hold_s`` seconds unless renewed.
+
+        Waits until ``until`` on the monotonic clock, in seconds; ``BusyError``
+        after that.
+        """
+        locks = self._get()
+        try:
+            self._take(locks, name, until, hold_s)
+            lock = NameLock(locks)
+            try:
+                yield lock
+            finally:
+                lock.kept = locks.release()
+        finally:
+            self._put(locks)
+
+    def close(self) -> None:
+        """End every helper that is idle; one in use ends when it is given back."""
+        with self._guard:
+            idle, self._idle, self._closed = self._idle, [], True
+        for locks in idle:
+            locks.close()
+
+    def _get(self) -> NovaNameLocks:
+        with self._guard:
+            if self._idle:
+                return self._idle.pop()
+        return NovaNameLocks(self._lock_dir)
+
+    def _put(self, locks: NovaNameLocks) -> None:
+        with self._guard:
+            if not self._closed:
+                self._idle.append(locks)
+                return
+        locks.close()
+
+    @staticmethod
+    def _take(locks: NovaNameLocks, name: str, until: float, hold_s: float) -> None:
+        pause_s, failures = _PAUSE_S, 0
+        while True:
+            left_s = until - time.monotonic()
+            if locks.take(name, max(0.0, min(_ATTEMPT_S, left_s)), hold_s):
+                return
+            failures += bool(locks.last_error)
+            if failures >= _FAILURES:
+                raise BusyError(f"the lock of {name} fails: {locks.last_error}")
+            if left_s <= 0:
+                raise BusyError(
+                    f"somebody holds the lock of {name} for longer than this was "
+                    "to wait: is a fetch of it under way?"
+                )
+            # Waiters ask apart from each other, and ever more seldom: each
+            # attempt is several requests to the storage.
+            time.sleep(min(pause_s * random.uniform(0.5, 1.0), max(left_s, 0.0)))  # noqa: S311 - no secret
+            pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)

@@ -1,0 +1,83 @@
+"""Digests of published files, as they are recorded on the storage."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from sharedcache.core.codec import Fields, RecordError
+
+LENGTHS = {"md5": 32, "sha1": 40, "sha256": 64, "sha384": 96, "sha512": 128}
+"""Algorithms that are known, with their digests' hexadecimal digits."""
+
+DEFAULT_ALGORITHM = "sha256"
+"""What is computed where the caller knows no digest."""
+
+_HEX = re.compile(r"[0-9a-f]+\Z")
+
+
+class DigestError(ValueError):
+    """A digest is not one; the message says how one is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """A digest by an algorithm of ``LENGTHS``, in lower-case hexadecimal."""
+
+    algorithm: str
+    value: str
+
+    def __str__(self) -> str:
+        """Return ``algorithm:value``, as it is read."""
+        return f"{self.algorithm}:{self.value}"
+
+    @staticmethod
+    def parse(text: str) -> Digest:
+        """Read ``algorithm:value``; raises ``DigestError``."""
+        algorithm, _, value = text.strip().lower().partition(":")
+        length = LENGTHS.get(algorithm)
+        if length is None or len(value) != length or not _HEX.match(value):
+            raise DigestError(
+                f"{text!r} is not a digest: write sha256:HEX, one of "
+                f"{', '.join(LENGTHS)}"
+            )
+        return Digest(algorithm, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a writer recorded of the file that it published.
+
+    The record is about the file of this inode; another one that bears the name
+    since, an unmodified Nova's say, has none.  ``size`` is in bytes.
+    """
+
+    name: str
+    inode: int
+    size: int
+    digest: Digest
+
+
+def to_record(published: Published) -> dict[str, object]:
+    """Turn the record into a map."""
+    return {
+        "name": published.name,
+        "inode": published.inode,
+        "size": published.size,
+        "digest": str(published.digest),
+    }
+
+
+def from_record(values: object) -> Published:
+    """Read the record back; raises ``RecordError``."""
+    fields = Fields(values)
+    try:
+        digest = Digest.parse(fields.text("digest"))
+    except DigestError as error:
+        raise RecordError(str(error)) from error
+    return Published(
+        fields.text("name"),
+        fields.integer("inode", most=2**64 - 1),
+        fields.integer("size"),
+        digest,
+    )
