@@ -114,6 +114,15 @@ class _Scene:
             return True
         return name in self._names
 
+    def names_it_whole(self, row: int) -> bool:
+        """Whether a partial file is the very file that bears its whole name."""
+        files = self.seen.files
+        parts = _REMOVABLE.fullmatch(files.names[row])
+        if parts is None or parts[1] == files.names[row]:
+            return False
+        whole = self.rows.get(parts[1])
+        return whole is not None and files.inodes[whole] == files.inodes[row]
+
 
 def _reports(seen: Observation) -> Iterator[Report]:
     for view in seen.facts.nodes:
@@ -238,7 +247,8 @@ def _check_taking(scene: _Scene, taking: Taking) -> None:
         raise PlanRejectedError(f"{name} is used")
     if name in scene.seen.holds:
         raise PlanRejectedError(f"{name} is held")
-    if files.links[row] - scene.own_links[taking.inode] != 1:
+    ours = 1 + scene.own_links[taking.inode] + scene.names_it_whole(row)
+    if files.links[row] != ours:
         raise PlanRejectedError(f"{name} has links that are not ours")
     if name in scene.busy:
         raise PlanRejectedError(f"{name} is being taken or restored already")

@@ -16,12 +16,13 @@ from sharedcache.core.gate import evaluate as evaluate_gate
 from sharedcache.core.model import (
     NANOSECONDS,
     EntryState,
+    FileTable,
     ManifestEntry,
     NodeState,
     Report,
     UseIndex,
 )
-from sharedcache.core.names import Kind
+from sharedcache.core.names import Kind, lock_name
 from sharedcache.core.plan import (
     Observation,
     Plan,
@@ -111,6 +112,7 @@ class _Ground:
 
     used: UseIndex
     links: Counter[int]
+    twins: frozenset[str]
     open_names: frozenset[str]
     oldest_ns: int
     youngest_ns: dict[int, int]
@@ -123,6 +125,7 @@ class _Ground:
         return _Ground(
             used=UseIndex.over(uses for r in reports for uses in (r.now, r.since)),
             links=Counter(e.baseline.inode for e in entries if e.baseline is not None),
+            twins=_twins(seen.files),
             open_names=frozenset(
                 e.name
                 for e in entries
@@ -150,6 +153,23 @@ def _renewals(seen: Observation) -> Iterator[Renewing]:
             over = not entry.restoring and entry.entry not in intended
             if entry.asked and over and entry.state is EntryState.TAKEN:
                 yield Renewing(batch.batch, entry)
+
+
+def _twins(files: FileTable) -> frozenset[str]:
+    """Name the partial files that are, under another name, whole ones.
+
+    A writer that died after it had given its file the cache name, and before it
+    took the partial name back, leaves such a one.  Taking it takes no file.
+    """
+    rows = [row for row, kind in enumerate(files.kinds) if kind == Kind.PARTIAL]
+    if not rows:
+        return frozenset()
+    inode_of = dict(zip(files.names, files.inodes, strict=True))
+    return frozenset(
+        files.names[row]
+        for row in rows
+        if inode_of.get(lock_name(files.names[row])) == files.inodes[row]
+    )
 
 
 def _youngest_ns(policy: CleanerPolicy, seen: Observation) -> dict[int, int]:
@@ -221,7 +241,8 @@ def _judge_file(  # noqa: PLR0911 - the table of rules, one return a rule
         return Why.GATE_CLOSED
     if name in ground.open_names:
         return Why.OUTCOME_OPEN
-    if files.links[row] != 1 + ground.links[files.inodes[row]]:
+    own = 1 + ground.links[files.inodes[row]] + (name in ground.twins)
+    if files.links[row] != own:
         return Why.LINKED
     if mtime_ns > ground.youngest_ns[kind]:
         return Why.TOO_YOUNG

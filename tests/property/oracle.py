@@ -21,7 +21,14 @@ from sharedcache.core.model import (
 )
 from sharedcache.core.plan import Observation
 from sharedcache.core.policy import CleanerPolicy, MissingNodes
-from tests.property.strategies import FAMILY, KEYS, RECOGNISED, SECOND, World
+from tests.property.strategies import (
+    FAMILY,
+    KEYS,
+    RECOGNISED,
+    SECOND,
+    WHOLE,
+    World,
+)
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,12 @@ def may_take(policy: CleanerPolicy, seen: Observation, row: int) -> bool:
         if e.state is EntryState.INTENDED or e.restoring or e.entry in intended
     ]
     own = [e for e in entries if e.baseline and e.baseline.inode == files.inodes[row]]
+    published = [
+        other
+        for other in range(len(files))
+        if files.names[other] == WHOLE.get(name)
+        and files.inodes[other] == files.inodes[row]
+    ]
     age_ns = seen.storage_now_ns - mtime_ns
     must_be_younger = [
         v.report
@@ -135,7 +148,7 @@ def may_take(policy: CleanerPolicy, seen: Observation, row: int) -> bool:
         name not in seen.holds,
         not used_by_anybody(seen, name),
         name not in under_way,
-        files.links[row] == 1 + len(own),
+        files.links[row] == 1 + len(own) + len(published),
         age_ns >= policy.min_age_s[RECOGNISED[name]] * SECOND,
         all(mtime_ns < r.storage_time_ns for r in must_be_younger),
     ]

@@ -64,6 +64,14 @@ RECOGNISED: dict[str, Kind] = {
 }
 """Cache names and their kinds, written down by hand for the oracle."""
 
+WHOLE = {
+    f"{D1}.part": D1,
+    f"{D2}.4f2a.part": D2,
+    f"{D3}_20.part.converted": f"{D3}_20",
+    f"{K1}.converted": K1,
+}
+"""Partial files and what they are parts of, written down by hand for the oracle."""
+
 KEYS: dict[bytes, str] = {
     bytes.fromhex(name)[:6]
     if len(name) == 40
@@ -317,7 +325,7 @@ def _files(draw: st.DrawFn) -> FileTable:
     for number, name in enumerate(chosen):
         age = draw(st.sampled_from((30, 30, 30, 11, 10, 25, 5, -1))) * SECOND
         one = file_facts(
-            inode=draw(st.sampled_from((number + 1, number + 1, 201, 202))),
+            inode=draw(st.sampled_from((number + 1, number + 1, 201, 202, 301))),
             mtime_ns=NOW_NS - age + draw(_NANOS),
             links=draw(st.sampled_from((1, 1, 1, 2))),
             regular=draw(_MOST),

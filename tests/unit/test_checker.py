@@ -250,6 +250,19 @@ def _with(one: Any) -> Observation:
     return _seen(files=table((D1, one), (K1, file_facts(inode=2))))
 
 
+def test_a_partial_name_of_a_published_file() -> None:
+    """A second link is known only if it is the whole name of this very file."""
+    part, one = f"{D1}.4f2a.part", file_facts(inode=1, links=2)
+    taking = replace(TAKE.take[0], name=part)
+    plan = replace(TAKE, take=(taking,))
+    check_plan(POLICY, _seen(files=table((part, one), (D1, one))), plan)
+    other = file_facts(inode=2, links=2)
+    for files in (table((part, one)), table((part, one), (D1, other))):
+        _rejects("links that are not ours", plan, _seen(files=files))
+    single = table((part, file_facts(inode=1)), (D1, one))
+    _rejects("links that are not ours", plan, _seen(files=single))
+
+
 YOUNG_NS = NOW_NS - 86400 * SECOND + 1
 
 

@@ -116,6 +116,25 @@ def test_a_name_whose_outcome_is_open_is_kept(
     assert _why(D2, manifest=manifest, **_known(view(said))) is Why.UNUSED
 
 
+def test_a_published_partial_file_loses_its_partial_name() -> None:
+    """What a writer that died after its link left is taken; its file is kept.
+
+    Only the partial name of the very file that bears the whole name: any other
+    second link is not known and keeps.
+    """
+    partial = f"{D1}.0123456789abcdef.part"
+
+    def why(inode: int, links: int) -> tuple[Why, Why]:
+        whole = (D1, file_facts(inode=7, links=2))
+        part = (partial, file_facts(inode=inode, links=links))
+        plan = make_plan(POLICY, observation(files=table(whole, part)))
+        return Why(plan.whys[0]), Why(plan.whys[1])
+
+    assert why(7, 2) == (Why.LINKED, Why.UNUSED)
+    assert why(7, 3) == (Why.LINKED, Why.LINKED)
+    assert why(8, 2) == (Why.LINKED, Why.LINKED)
+
+
 def test_links_that_are_not_ours_keep() -> None:
     """A file's links are its own name and its own manifest entries, no others."""
     assert _why(D1, file_facts(links=2)) is Why.LINKED
