@@ -47,6 +47,7 @@ class Keeper:
         self._holds: set[Hold] = set()
         self._thread: threading.Thread | None = None
         self._next_touch = 0.0
+        self._stopped = False
 
     def add(self, hold: Hold) -> None:
         """Keep a file from now on."""
@@ -77,6 +78,7 @@ class Keeper:
     def stop(self) -> None:
         """End the thread; what is still held is kept no longer."""
         with self._wanted:
+            self._stopped = True
             holds, self._holds = self._holds, set()
             for hold in holds:
                 os.close(hold.descriptor)
@@ -88,8 +90,11 @@ class Keeper:
     def _run(self) -> None:
         while True:
             with self._wanted:
-                self._wanted.wait(min(self._touch_s, LINK_S))
-                if not self._holds:
+                # Looked at before waiting too: a word that came before this
+                # thread waited would wake nobody.
+                if not self._stopped:
+                    self._wanted.wait(min(self._touch_s, LINK_S))
+                if self._stopped or not self._holds:
                     self._thread = None
                     return
                 due = time.monotonic() >= self._next_touch

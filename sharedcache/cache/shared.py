@@ -280,12 +280,12 @@ class SharedCache:
     def _require_whole(self, name: str, descriptor: int) -> None:
         """Refuse a file that is not as long as its writer recorded."""
         record = self._record(name)
-        status = os.fstat(descriptor)
-        if record is None or record.inode != status.st_ino:
+        facts = self._storage.facts_open(name, descriptor)
+        if record is None or record.inode != facts.inode:
             return
-        if record.size != status.st_size:
+        if record.size != facts.size:
             raise DamagedError(
-                f"{name} has {status.st_size} bytes and had {record.size} when it "
+                f"{name} has {facts.size} bytes and had {record.size} when it "
                 "was published: see `sharedcache verify`"
             )
 

@@ -62,12 +62,14 @@ class WriterDirectory(ControlFiles, CacheFiles):
                     descriptor = os.open(name, os.O_RDONLY | FILE, dir_fd=look.base)
                 except FileNotFoundError:
                     return None
-                if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    return descriptor
-            os.close(descriptor)
-            raise StorageError(f"{shown(name)} is not a regular file")
+                return _regular(descriptor, name)
 
         return self._read(call)
+
+    def facts_open(self, name: str, descriptor: int) -> FileFacts:
+        """Look at a cache file that is open."""
+        with reading(f"look at {shown(name)}"):
+            return facts_of(os.fstat(descriptor))
 
     def bears(self, name: str, descriptor: int) -> bool:
         """Whether the name leads to the file that is open, as the server sees it."""
@@ -93,10 +95,7 @@ class WriterDirectory(ControlFiles, CacheFiles):
             raise StorageError(f"{shown(partial)} is not a partial file")
         with self._looking() as look, reading(f"open {shown(partial)}"):
             descriptor = os.open(partial, os.O_RDWR | FILE, dir_fd=look.base)
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return descriptor
-        os.close(descriptor)
-        raise StorageError(f"{shown(partial)} is not a regular file")
+            return _regular(descriptor, partial)
 
     def partial_settle(self, partial: str, descriptor: int) -> FileFacts:
         """Give a whole partial file its mode, and wait until it is durable."""
@@ -234,6 +233,18 @@ class WriterDirectory(ControlFiles, CacheFiles):
             return [name for name in found if not name.startswith(".")]
 
         return self._read(call)
+
+
+def _regular(descriptor: int, name: str) -> int:
+    """Return the descriptor of a regular file, or close it and raise."""
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    raise StorageError(f"{shown(name)} is not a regular file")
 
 
 def _number(epoch: str) -> int:
