@@ -286,7 +286,7 @@ class SharedCache:
         if record.size != facts.size:
             raise DamagedError(
                 f"{name} has {facts.size} bytes and had {record.size} when it "
-                "was published: see `sharedcache verify`"
+                "was published: take it out of use, then remove it by hand"
             )
 
     def _record(self, name: str) -> Published | None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import click
 
 from sharedcache.adapters.settings import SettingsError
+from sharedcache.cache.errors import CacheError, NoSpaceError
 from sharedcache.cleaner.finalize import RefusedError
 from sharedcache.cleaner.world import DeposedError, InterruptedPassError
 from sharedcache.core.codec import RecordError
@@ -53,6 +54,8 @@ _KINDS: tuple[tuple[type[Exception], type[Failure]], ...] = (
     (CannotRecoverError, RefusedFailure),
     (DeposedError, RefusedFailure),
     (InterruptedPassError, Failure),
+    (NoSpaceError, RefusedFailure),
+    (CacheError, Failure),
     (CoordinationError, Failure),
     (StorageError, Failure),
     (RecordError, Failure),

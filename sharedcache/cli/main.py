@@ -34,6 +34,8 @@ _LAZY = {
     "doctor": "sharedcache.cli.doctor.command:doctor",
     "completion": f"{_COMMANDS}.completion:completion",
     "history": f"{_COMMANDS}.history:history",
+    "fetch": f"{_COMMANDS}.fetch:fetch",
+    "prefetch": f"{_COMMANDS}.fetch:prefetch",
     "demo": "sharedcache.cli.demo.command:demo",
 }
 

@@ -38,7 +38,6 @@ from sharedcache.core.wanted import partial_of
 
 _CACHE_FILE_MODE = 0o644
 _DIGESTS = "digests"
-_DAMAGED = "damaged"
 
 
 class WriterDirectory(ControlFiles, CacheFiles):
@@ -177,42 +176,28 @@ class WriterDirectory(ControlFiles, CacheFiles):
 
     def digest_write(self, name: str, data: bytes) -> None:
         """Replace the digest record of a cache name, atomically and durably."""
-        self._note_write(_DIGESTS, name, data)
-
-    def digest_read(self, name: str) -> bytes | None:
-        """Read the digest record of a cache name; ``None`` if there is none."""
-        return self._note_read(_DIGESTS, name)
-
-    def digest_names(self) -> list[str]:
-        """List the cache names that have a digest record, sorted."""
-        return self._note_names(_DIGESTS)
-
-    def damage_write(self, name: str, data: bytes) -> None:
-        """Mark a cache file as damaged, atomically and durably."""
-        self._note_write(_DAMAGED, name, data)
-
-    def _note_write(self, folder: str, name: str, data: bytes) -> None:
         cache_entry(name)
         with self._looking() as look:
             control = look.control()
-            make_directory(control, folder)
-            notes = open_directory(folder, control)
+            make_directory(control, _DIGESTS)
+            notes = open_directory(_DIGESTS, control)
             try:
                 with (
                     written_apart(notes, name, data) as temporary,
-                    changing(f"write the {folder} record of {shown(name)}"),
+                    changing(f"write the digest record of {shown(name)}"),
                 ):
                     os.rename(temporary, name, src_dir_fd=notes, dst_dir_fd=notes)
-                settle(f"write the {folder} record of {shown(name)}", notes)
+                settle(f"write the digest record of {shown(name)}", notes)
             finally:
                 os.close(notes)
 
-    def _note_read(self, folder: str, name: str) -> bytes | None:
+    def digest_read(self, name: str) -> bytes | None:
+        """Read the digest record of a cache name; ``None`` if there is none."""
         cache_entry(name)
 
         def call(look: Look) -> bytes | None:
             try:
-                notes = open_directory(folder, look.control())
+                notes = open_directory(_DIGESTS, look.control())
             except NameMissingError:
                 return None
             try:
@@ -220,17 +205,6 @@ class WriterDirectory(ControlFiles, CacheFiles):
             finally:
                 os.close(notes)
             return None if found is None else found[0]
-
-        return self._read(call)
-
-    def _note_names(self, folder: str) -> list[str]:
-        def call(look: Look) -> list[str]:
-            with reading(f"list the {folder} records"):
-                try:
-                    found = listing(look.control(), folder)
-                except FileNotFoundError:
-                    return []
-            return [name for name in found if not name.startswith(".")]
 
         return self._read(call)
 

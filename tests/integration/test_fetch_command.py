@@ -1,0 +1,218 @@
+"""``sharedcache fetch`` and ``prefetch``: files, addresses, programs; no ZooKeeper."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sharedcache.cache import Partial, fetchers
+from sharedcache.cache.fetchers import FetchError
+from sharedcache.core.names import digest_of
+from tests.support.cluster import clean_environment
+from tests.support.writers import CONTENT, KERNEL_ID, bound_base, names_in, writer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ID = "11111111-0000-4000-8000-000000000001"
+NAME = digest_of(ID).hex()
+
+
+@dataclass
+class Shop:
+    """An HTTP server of one file, which may break off, change, or refuse."""
+
+    content: bytes = CONTENT
+    tag: str = '"one"'
+    breaks: list[int] = field(default_factory=list)
+    refuse: int = 0
+    ranges: list[str | None] = field(default_factory=list)
+    address: str = ""
+
+    def answer(self, to: BaseHTTPRequestHandler) -> None:
+        """Answer one request; each of ``breaks`` ends one after so many bytes."""
+        wanted = to.headers.get("Range")
+        self.ranges.append(wanted)
+        if self.refuse:
+            to.send_error(self.refuse)
+            return
+        start = 0
+        if wanted and to.headers.get("If-Range") == self.tag:
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        data = self.content[start:]
+        to.send_response(206 if start else 200)
+        to.send_header("Content-Length", str(len(data)))
+        to.send_header("ETag", self.tag)
+        to.end_headers()
+        to.wfile.write(data[: self.breaks.pop(0)] if self.breaks else data)
+        to.close_connection = True
+
+
+@contextmanager
+def _open(shop: Shop) -> Iterator[Shop]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            shop.answer(self)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        shop.address = f"http://127.0.0.1:{server.server_address[1]}/image"
+        try:
+            yield shop
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _use(base: Path, fetch: Any) -> bytes:
+    with writer(base) as cache, cache.use(ID, fetch=fetch, size=len(CONTENT)) as path:
+        return path.read_bytes()
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """Give a bound directory."""
+    return bound_base(tmp_path)
+
+
+def test_a_transfer_that_breaks_off_is_resumed(base: Path) -> None:
+    """From where it was, as long as the server has the same file."""
+    with _open(Shop(breaks=[100_000, 50_000])) as shop:
+        assert _use(base, fetchers.from_url(shop.address)) == CONTENT
+    assert shop.ranges == [None, "bytes=100000-", "bytes=150000-"]
+
+
+def test_a_file_that_changed_is_begun_anew(base: Path) -> None:
+    """Halves of two files are never put together."""
+    with _open(Shop(content=b"x" * len(CONTENT), breaks=[1000])) as shop:
+
+        def watch(done: int, _total: int | None) -> None:
+            if done == 1000:
+                shop.content, shop.tag = CONTENT, '"two"'
+
+        assert _use(base, fetchers.from_url(shop.address, watch)) == CONTENT
+    assert shop.ranges == [None, "bytes=1000-"]
+
+
+def test_a_server_that_never_gets_further_is_given_up(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After as many tries in vain as are stated; a refusal is final at once."""
+    monkeypatch.setattr(fetchers, "_PAUSE_S", 0.0)
+    with _open(Shop(breaks=[10] + [0] * 50)) as shop:
+        with pytest.raises(FetchError, match="10 of"):
+            _use(base, fetchers.from_url(shop.address))
+        assert len(shop.ranges) == 2 + fetchers.RESUMES
+        shop.ranges.clear()
+        shop.refuse = 404
+        with pytest.raises(FetchError, match="404"):
+            _use(base, fetchers.from_url(shop.address))
+        assert len(shop.ranges) == 1
+    with pytest.raises(FetchError, match="not an HTTP address"):
+        fetchers.from_url("file:///etc/passwd")
+    assert names_in(base) == set()
+
+
+def test_an_error_of_the_storage_is_no_reason_to_ask_again(base: Path) -> None:
+    """What cannot be written cannot be downloaded better."""
+    with _open(Shop()) as shop:
+
+        def fetch(partial: Partial) -> None:
+            os.close(os.dup(partial.descriptor))
+            read_only = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(read_only, partial.descriptor)
+            os.close(read_only)
+            fetchers.from_url(shop.address)(partial)
+
+        with pytest.raises(Exception, match="Bad file descriptor"):
+            _use(base, fetch)
+    assert shop.ranges == [None]
+
+
+def _run(base: Path, *arguments: str, stdin: str = "") -> tuple[int, Any, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "sharedcache.cli.main", *arguments, "-f", "json"],
+        env=clean_environment(SHAREDCACHE_BASE=str(base), SHAREDCACHE_CLUSTER="c"),
+        cwd=base.parent,
+        input=stdin,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    said = json.loads(done.stdout) if done.stdout else None
+    return done.returncode, said, done.stderr
+
+
+def test_fetch(base: Path, tmp_path: Path) -> None:
+    """From a file or a program, once; what is wrong is one line and a code."""
+    image = tmp_path / "image"
+    image.write_bytes(CONTENT)
+    digest = "sha1:" + hashlib.sha1(CONTENT).hexdigest()  # noqa: S324 - a checksum
+    for fetched in (True, False):
+        assert _run(base, "fetch", ID, str(image), "--digest", digest)[:2] == (
+            0,
+            {
+                "image": ID,
+                "name": NAME,
+                "bytes": len(CONTENT),
+                "fetched": fetched,
+                "error": None,
+            },
+        )
+    program = f"cat {image}"
+    code, said, _ = _run(
+        base, "fetch", KERNEL_ID, "--kind", "kernel", "--command", program
+    )
+    assert (code, said["name"]) == (0, digest_of(KERNEL_ID).hex())
+    other = KERNEL_ID.replace("0", "9")
+    code, _, told = _run(
+        base, "fetch", other, str(image), "--digest", "md5:" + "0" * 32
+    )
+    assert (code, told.count("\n")) == (1, 1)
+    assert "has digest md5:" in told
+    assert _run(base, "fetch", other, "--command", "false")[0] == 1
+    for wrong in ([other], [other, str(image), "--digest", "x"], ["", str(image)]):
+        assert _run(base, "fetch", *wrong)[0] == 2
+    code, _, told = _run(base, "fetch", other, str(image), "--reserve-percent", "99.99")
+    assert (code, "reserved" in told) == (3, True)
+    assert len(names_in(base)) == 2
+
+
+def test_prefetch(base: Path, tmp_path: Path) -> None:
+    """Every line is tried, whatever becomes of the others."""
+    image = tmp_path / "image"
+    image.write_bytes(CONTENT)
+    ids = [f"image-{number}" for number in range(6)]
+    lines = ["# id source kind digest", "", *(f"{one} {image}" for one in ids[:4])]
+    lines += [f"{ids[4]} {tmp_path}/none", f"{ids[5]} -"]
+    code, said, told = _run(
+        base,
+        "prefetch",
+        "-",
+        "--jobs",
+        "3",
+        "--command",
+        "echo {id}",
+        stdin="\n".join(lines),
+    )
+    assert (code, told) == (1, "sharedcache: 1 of 6 could not be had: see the table\n")
+    assert [one["image"] for one in said] == ids
+    assert [bool(one["error"]) for one in said] == [False] * 4 + [True, False]
+    assert (base / said[5]["name"]).read_text() == f"{ids[5]}\n"
+    assert len(names_in(base)) == 5
