@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -54,9 +55,14 @@ class Partial:
         self._renew = renew
         self._room = room
         self._hash = hashlib.new(algorithm, usedforsecurity=False)
+        self._pool = ThreadPoolExecutor(1, "sharedcache-digest")
         self._written = 0
         self.foreign = False
         self._next_renewal = time.monotonic() + stall_s / _RENEWALS
+
+    def close(self) -> None:
+        """End the thread that computes the digest; the descriptor stays open."""
+        self._pool.shutdown()
 
     @property
     def name(self) -> str:
@@ -84,13 +90,18 @@ class Partial:
         """
         view = memoryview(data).cast("B")
         size = view.nbytes
-        self._hash.update(view)
+        # The digest is computed while the storage takes the same bytes.
+        hashing = self._pool.submit(self._hash.update, view)
         try:
-            while view:
-                view = view[os.write(self.descriptor, view) :]
+            rest = view
+            while rest:
+                rest = rest[os.write(self.descriptor, rest) :]
         except OSError as error:
             kind = NoSpaceError if error.errno in NO_SPACE else StorageFailedError
             raise kind(f"cannot write {self.name}: {error.strerror}") from error
+        finally:
+            # The caller may use its buffer again.
+            wait([hashing])
         self._written += size
         self.progress()
         return size

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -360,14 +360,15 @@ class SharedCache:
                 renew=lambda: lock.renew(limits.stall_s),
                 room=lambda: self._require_room(0),
             )
-            fetch(partial)
-            partial.renew()
-            if partial.foreign:
-                # The program may have put another file in its place.
-                fresh = self._storage.partial_open(private)
-                os.close(descriptor)
-                descriptor = partial.descriptor = fresh
-            return self._publish(request, want, lock, partial)
+            with closing(partial):
+                fetch(partial)
+                partial.renew()
+                if partial.foreign:
+                    # The program may have put another file in its place.
+                    fresh = self._storage.partial_open(private)
+                    os.close(descriptor)
+                    descriptor = partial.descriptor = fresh
+                return self._publish(request, want, lock, partial)
         finally:
             # Our own private name; what a crash leaves is collected when old.
             with suppress(OSError):
