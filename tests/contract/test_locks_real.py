@@ -115,6 +115,32 @@ locks.close()
         self.process.communicate()
 
 
+# Renewing.
+
+
+def test_a_renewed_lock_lasts_from_then_on(world: RealLocks) -> None:
+    """Each renewal counts from itself; the last one ends like any lock."""
+    assert world.real.take(NAME, 0, LONG_S)
+    assert world.real.renew(0.3)
+    world.pass_time(0.3)
+    assert world.nova_could(NAME)
+    assert not world.real.renew(LONG_S)
+    assert world.real.take(NAME, 0, 5.0)
+    assert world.real.renew(LONG_S)
+    assert not world.nova_could(NAME)
+    assert world.real.release()
+
+
+def test_what_is_not_held_cannot_be_renewed(world: RealLocks) -> None:
+    """Never taken, or given back: there is nothing to renew, and nothing ends."""
+    assert not world.real.renew(LONG_S)
+    assert world.real.take(NAME, 0, LONG_S)
+    assert world.real.release()
+    assert not world.real.renew(0.01)
+    assert world.real.take(NAME, 0, LONG_S)
+    assert world.real.release()
+
+
 # Waiting.
 
 

@@ -20,12 +20,14 @@ from sharedcache.adapters.storage.control import (
     written_apart,
 )
 from sharedcache.adapters.storage.descriptors import (
+    DIRECTORY,
     FILE,
     Look,
     cache_entry,
     facts_of,
     listing,
     open_directory,
+    opened,
     plain,
     shown,
 )
@@ -50,13 +52,15 @@ class WriterDirectory(ControlFiles, CacheFiles):
     def open_cache(self, name: str) -> int | None:
         """Open a cache file for reading; ``None`` if the name is not there.
 
-        Opening makes an NFS client ask the server (close-to-open).
-        ``StorageError`` for what is not a regular file.
+        The directory is opened first, as ``facts`` does and for its reason: what
+        is opened is the file that bears the name now.  ``StorageError`` for what
+        is not a regular file.
         """
         cache_entry(name)
 
         def call(look: Look) -> int | None:
-            with reading(f"open {shown(name)}"):
+            what = f"open {shown(name)}"
+            with reading(what), opened(".", DIRECTORY, look.base):
                 try:
                     descriptor = os.open(name, os.O_RDONLY | FILE, dir_fd=look.base)
                 except FileNotFoundError:
