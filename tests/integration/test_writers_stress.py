@@ -133,7 +133,7 @@ def test_every_path_stays_whole_for_as_long_as_it_is_held(cluster: Cluster) -> N
     print(counts, "taken", taken)  # noqa: T201 - shown with a failure
     assert [t for t in told if t["what"] in ("lost", "changed", "in vain")] == []
     assert counts["done"] == PROCESSES
-    assert taken > IMAGES // 10
+    assert taken >= PROCESSES // 2
     assert counts["fetch"] > len({t["image"] for t in told if t["what"] == "fetch"})
     present = names_in(cluster.base)
     assert all("." not in name for name in present), "a partial file was left"
