@@ -14,10 +14,11 @@ from sharedcache.core.gate import Closes, Code, Gate, NodeView, Reason
 from sharedcache.core.model import (
     NANOSECONDS,
     EntryState,
+    FileTable,
     NodeState,
     Report,
 )
-from sharedcache.core.names import Kind
+from sharedcache.core.names import Kind, lock_name
 from sharedcache.core.plan import Observation, Plan
 from sharedcache.core.policy import CleanerPolicy
 
@@ -247,7 +248,7 @@ def restoring(rule: Rule, name: str, nodes: Iterable[str]) -> Obstacle:
 
 def _linked(court: Court, row: int) -> Iterator[Obstacle]:
     files = court.seen.files
-    own = own_links(court.seen, files.inodes[row])
+    own = own_links(court.seen, files.inodes[row]) + _published(files, row)
     links = files.links[row]
     if links != 1 + own:
         yield Obstacle(
@@ -256,6 +257,17 @@ def _linked(court: Court, row: int) -> Iterator[Obstacle]:
             "remove the other names (`find -inum` on the storage), or let the leader "
             "finish with those in quarantine",
         )
+
+
+def _published(files: FileTable, row: int) -> bool:
+    """Whether a partial file is the very file that bears its whole name."""
+    if files.kinds[row] != Kind.PARTIAL:
+        return False
+    whole, inode = lock_name(files.names[row]), files.inodes[row]
+    return any(
+        name == whole and other == inode
+        for name, other in zip(files.names, files.inodes, strict=True)
+    )
 
 
 def _young(court: Court, row: int) -> Iterator[Obstacle]:

@@ -116,6 +116,16 @@ def purging_closed(policy: CleanerPolicy, seen: Observation) -> bool:
     return False
 
 
+def published(seen: Observation, row: int) -> int:
+    """Count the whole names that a partial file bears: none, or one."""
+    files = seen.files
+    return sum(
+        files.names[other] == WHOLE.get(files.names[row])
+        and files.inodes[other] == files.inodes[row]
+        for other in range(len(files))
+    )
+
+
 def may_take(policy: CleanerPolicy, seen: Observation, row: int) -> bool:
     """Whether the rules of "Quarantine X" allow this file, the brake apart."""
     files = seen.files
@@ -130,12 +140,6 @@ def may_take(policy: CleanerPolicy, seen: Observation, row: int) -> bool:
         if e.state is EntryState.INTENDED or e.restoring or e.entry in intended
     ]
     own = [e for e in entries if e.baseline and e.baseline.inode == files.inodes[row]]
-    published = [
-        other
-        for other in range(len(files))
-        if files.names[other] == WHOLE.get(name)
-        and files.inodes[other] == files.inodes[row]
-    ]
     age_ns = seen.storage_now_ns - mtime_ns
     must_be_younger = [
         v.report
@@ -148,7 +152,7 @@ def may_take(policy: CleanerPolicy, seen: Observation, row: int) -> bool:
         name not in seen.holds,
         not used_by_anybody(seen, name),
         name not in under_way,
-        files.links[row] == 1 + len(own) + len(published),
+        files.links[row] == 1 + len(own) + published(seen, row),
         age_ns >= policy.min_age_s[RECOGNISED[name]] * SECOND,
         all(mtime_ns < r.storage_time_ns for r in must_be_younger),
     ]

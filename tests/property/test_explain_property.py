@@ -61,7 +61,7 @@ def _rules_by_the_design(
         for e in entries
     ):
         yield Rule.OUTCOME_OPEN
-    if files.links[row] != 1 + len(own):
+    if files.links[row] != 1 + len(own) + oracle.published(seen, row):
         yield Rule.LINKED
     if seen.storage_now_ns - mtime_ns < policy.min_age_s[RECOGNISED[name]] * SECOND:
         yield Rule.TOO_YOUNG
