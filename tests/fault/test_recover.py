@@ -374,12 +374,12 @@ def test_an_expunged_node_that_came_back_is_known_by_its_witness(
     used = image_id()
     kept = site.image(used)
     site.uses("n2", images=[used])
-    settle(gone, until=lambda: gone.publisher.published, what="it joins anew")
-    settle(
-        gone,
-        until=lambda: len(gone.publisher.published.now),  # type: ignore[union-attr]
-        what="its use is reported",
-    )
+
+    def reported() -> bool:
+        said = gone.publisher.published
+        return said is not None and len(said.now) > 0
+
+    settle(gone, until=reported, what="it joins anew, and reports its use")
     assert gone.identity.incarnation.start > before.start
     leader = site.cleaner("c0")
     settle(agent, gone, leader, until=lambda: leader.leadership, what="an epoch")
