@@ -1,0 +1,1 @@
+"""The shipped services under seeded schedules, in a world held in memory."""
