@@ -40,8 +40,9 @@ def _no_cache() -> bool:
 class Mount:
     """What one host's kernel remembers of names; shared by all its processes.
 
-    ``cache_s`` is how long, in seconds; ``stale`` is asked whether this very
-    lookup is answered from memory, as far as memory goes.
+    ``cache_s`` is how long, in seconds, ``kept_s`` how long names of ``_base`` are
+    kept; ``stale`` is asked whether this very lookup is answered from memory, as
+    far as memory goes.
     """
 
     def __init__(
@@ -50,37 +51,51 @@ class Mount:
         now_s: Callable[[], float],
         cache_s: float = 0.0,
         stale: Callable[[], bool] = _no_cache,
+        kept_s: float | None = None,
     ) -> None:
         self.disk = disk
         self.cache_s = cache_s
+        self._kept_s = cache_s if kept_s is None else kept_s
         self._now_s = now_s
         self._stale = stale
         self._names: dict[tuple[Folder, str], tuple[float, Inode | None]] = {}
         self._listings: dict[Folder, tuple[float, dict[str, Inode | Folder]]] = {}
 
-    def lookup(self, folder: Folder, name: str) -> Inode | Folder | None:
-        """Open a name, through the cache if it still has it."""
+    def lookup(
+        self, folder: Folder, name: str, *, tempted: bool = False
+    ) -> Inode | Folder | None:
+        """Open a name, through the cache if it still has it.
+
+        ``tempted`` leaves nothing to chance: what is remembered is opened.
+        """
         if folder.gone:
             raise OSError(errno.ESTALE, folder.title)
-        key = (folder, name)
-        kept = self._names.get(key)
-        if kept is not None and self._now_s() - kept[0] <= self.cache_s:
-            inode = kept[1]
-            # An inode without a name is stale to the server, and the client
-            # then asks for the name again.
-            if (inode is None or inode.links > 0) and self._stale():
-                return inode
+        kept_s = self._kept_s if folder is self.disk.base else self.cache_s
+        if kept_s:
+            kept = self._names.get((folder, name))
+            if kept is not None and self._now_s() - kept[0] <= kept_s:
+                inode = kept[1]
+                # An inode without a name is stale to the server, and the client
+                # then asks for the name again.
+                if (inode is None or inode.links > 0) and (tempted or self._stale()):
+                    return inode
         found = folder.names.get(name)
-        if self.cache_s and not isinstance(found, Folder):
-            self._names[key] = (self._now_s(), found)
+        if kept_s and not isinstance(found, Folder):
+            self._names[folder, name] = (self._now_s(), found)
         return found
 
-    def cached(self, folder: Folder, name: str) -> Inode | None:
-        """Return the file that this client's memory would open, if it has one."""
-        kept = self._names.get((folder, name))
-        if kept is None or self._now_s() - kept[0] > self.cache_s:
+    def remembered(self, name: str) -> Inode | None:
+        """Return the file that this client's memory of a cache name leads to.
+
+        Only if the name leads elsewhere by now, or nowhere.
+        """
+        kept = self._names.get((self.disk.base, name))
+        if kept is None or self._now_s() - kept[0] > self._kept_s:
             return None
-        return kept[1]
+        inode = kept[1]
+        if inode is None or not inode.links:
+            return None
+        return None if self.disk.base.names.get(name) is inode else inode
 
     def listing(self, folder: Folder) -> dict[str, Inode | Folder]:
         """List a directory, through the cache if it still has it."""

@@ -285,6 +285,7 @@ class MemorySession:
         self._elected_path = ""
         self._granted = 0.0
         self._lost_at: float | None = None
+        self.learns_at = 0.0
         self.connection = 0
 
     # Life.
@@ -344,8 +345,17 @@ class MemorySession:
         self.connection += 1
 
     def notice(self) -> None:
-        """Learn, as the client's own thread does, whether the session ended."""
-        if self._session and self.reachable() and not self.server.alive(self._session):
+        """Learn, as the client's own thread does, whether the session ended.
+
+        Not before ``learns_at``, in the servers' time: a process that was stopped
+        believes for a moment that all is as it was.
+        """
+        if (
+            self._session
+            and self.reachable()
+            and self.server.now() >= self.learns_at
+            and not self.server.alive(self._session)
+        ):
             self._forget()
             self._open()
 

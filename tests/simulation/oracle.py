@@ -1,0 +1,164 @@
+"""The oracle: what must never be seen, judged from the world's own truth.
+
+It shares no code with the core: it knows where guests are, which file each is
+bound to, and every name that went.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from sharedcache.core.ports import Create, Operation, Set
+from tests.simulation.memory_disk import Folder, Inode, Removal
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+TREE_NODES = ("roster", "manifest", "authorisation", "pause", "rollout")
+
+
+class Oracle:
+    """Watches every name that goes and every word that lets one go.
+
+    ``violations`` are sentences; the first one ends a run.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.violations: list[str] = []
+        self._world = world
+        self._owners: dict[int, str] = {}
+        self._highest = 0
+        world.disk.on_removal = self.removed
+        world.zookeeper.on_commit = self.committed
+
+    def say(self, what: str) -> None:
+        """Note a violation."""
+        self._world.scheduler.tell("ORACLE", what)
+        self.violations.append(f"{self._world.scheduler.now:.3f} s: {what}")
+
+    # The storage.
+
+    def removed(self, removal: Removal) -> None:
+        """Judge a name that has just gone."""
+        who, folder, inode = self._world.doer(), removal.folder, removal.inode
+        self._world.scheduler.tell(
+            who,
+            f"took {removal.name[:12]} (inode {inode.number}, {inode.links} links left)"
+            f" from {folder.title}"
+            + ("" if removal.to is None else f" to {removal.to.title}"),
+        )
+        if folder.title.isdigit():
+            self._from_epoch(who, removal)
+        elif folder is self._world.disk.base:
+            self._from_base(who, removal)
+        if inode.links == 0:
+            self._nameless(who, inode)
+
+    def _nameless(self, who: str, inode: Inode) -> None:
+        for guest in self._world.guests.users(inode):
+            self.say(
+                f"{who} took the last name of inode {inode.number} "
+                f"({guest.name[:6]}), which {guest.title} uses"
+            )
+
+    def _from_base(self, who: str, removal: Removal) -> None:
+        if removal.replaced:
+            if not who.startswith("nova"):
+                self.say(f"{who} replaced {removal.name}")
+        elif removal.to is self._world.disk.base:
+            if not removal.name.endswith(".part"):
+                self.say(f"{who} renamed {removal.name} within _base")
+        elif removal.to is not None and removal.to.title.isdigit():
+            self._acts(who, int(removal.to.title))
+            self._world.counts["quarantined"] += 1
+        elif not (who.startswith("nova") and removal.name.endswith(".part")):
+            self.say(f"{who} unlinked {removal.name} in _base")
+
+    def _from_epoch(self, who: str, removal: Removal) -> None:
+        if removal.to is None:
+            self._acts(who, int(removal.folder.title))
+            self._world.counts["purged"] += 1
+        elif removal.to.title.isdigit():
+            self._owned(who, int(removal.to.title))
+            if int(removal.to.title) <= int(removal.folder.title):
+                self.say(f"{who} moved {removal.name} back to epoch {removal.to.title}")
+        else:
+            self.say(f"{who} renamed {removal.name} out of quarantine")
+
+    def _acts(self, who: str, epoch: int) -> None:
+        if epoch < self._highest:
+            self.say(
+                f"{who} acted in epoch {epoch} after epoch {self._highest} had acted"
+            )
+        self._highest = max(self._highest, epoch)
+        self._owned(who, epoch)
+
+    def _owned(self, who: str, epoch: int) -> None:
+        """Require that one cleaner alone acts in an epoch."""
+        owner = self._owners.setdefault(epoch, who)
+        if owner != who or who not in self._world.cleaners:
+            self.say(f"{who} acted in epoch {epoch}, which is {owner}'s")
+
+    # ZooKeeper.
+
+    def committed(self, operations: Sequence[Operation], _: int) -> None:
+        """Judge a transaction that was just applied, at this very instant."""
+        for operation in operations:
+            if isinstance(operation, Set) and operation.path == "authorisation":
+                self._authorised(operation.data)
+            elif isinstance(operation, Create) and operation.path.startswith(
+                "manifest/"
+            ):
+                self._listed(operation.data)
+            elif operation.path == "round" and isinstance(operation, Set):
+                self._world.counts["rounds"] += 1
+
+    def _authorised(self, data: bytes) -> None:
+        record = msgpack.unpackb(data)
+        if not record["token"]:
+            return
+        self._world.counts["authorised"] += 1
+        epochs = self._world.disk.epochs
+        folder = None if epochs is None else epochs.names.get(str(record["epoch"]))
+        for leaf in record["leaves"].values():
+            inode = folder.names.get(leaf) if isinstance(folder, Folder) else None
+            if not isinstance(inode, Inode):
+                continue
+            in_base = self._world.disk.base.names.get(leaf.split(".")[0]) is inode
+            for guest in self._world.guests.users(inode):
+                if not in_base:
+                    self.say(
+                        f"inode {inode.number} ({guest.name[:6]}) was authorised, and "
+                        f"{guest.title} uses it"
+                    )
+        self._require_gate("authorised", purging=True)
+
+    def _listed(self, data: bytes) -> None:
+        entries = msgpack.unpackb(data)["entries"]
+        if any(entry["state"] == "intended" for entry in entries):
+            self._require_gate("announced", purging=False)
+
+    def _read(self, path: str) -> Any:
+        record = self._world.zookeeper.record(path)
+        return None if record is None or not record.data else msgpack.unpackb(record.data)
+
+    def _require_gate(self, what: str, *, purging: bool) -> None:
+        """Require that at this instant no reason stands that shuts the gate."""
+        if self._read("pause") is not None:
+            self.say(f"a removal was {what} while paused")
+        if self._read("rollout")["finalized_schema"] != 2:
+            self.say(f"a removal was {what} before the rollout was finalized")
+        for node in self._world.zookeeper.children("roster"):
+            record = self._read(f"roster/{node}")
+            if record["expunged_at"] is not None:
+                continue
+            report = record["report"]
+            if report is None:
+                self.say(f"a removal was {what} while {node} never reported")
+            elif report["kernel_naming"] != "sha1" or report["schema_version"] != 2:
+                self.say(f"a removal was {what} while {node} is of the old naming")
+            elif purging and report["failures"]:
+                self.say(f"a removal was {what} while {node} is degraded")

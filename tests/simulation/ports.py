@@ -1,0 +1,268 @@
+"""Ports with the scheduler in front of them: one call, one place to stand.
+
+Every call but the few that a process answers by itself takes time; while it
+does, anything may happen to the process, to the network, to the storage, and
+to the request.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sharedcache.core.ports import (
+    DisconnectedError,
+    FencedError,
+    OutcomeUnknownError,
+    StorageError,
+)
+from tests.simulation.memory_zookeeper import MemorySession
+from tests.simulation.scheduler import KilledError
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+
+LOCAL = frozenset(
+    {
+        "session_id",
+        "session_timeout_s",
+        "watch",
+        "lease_sent",
+        "member_path",
+        "name_cache_s",
+        "last_error",
+        "name",
+        "boot_id",
+        "stopping",
+        "compute_stopped",
+        "guests_gone",
+    }
+)
+"""What a process answers without asking anybody."""
+
+STORAGE_CHANGES = frozenset(
+    {
+        "quarantine",
+        "restore",
+        "purge",
+        "epoch_make",
+        "epoch_move",
+        "epoch_remove",
+        "epoch_seal",
+        "epoch_time",
+        "witness_write",
+        "witness_touch",
+        "touch",
+        "write_schema",
+    }
+)
+
+ZOOKEEPER_CHANGES = frozenset(
+    {"commit", "join", "update_capabilities", "leave", "campaign", "resign", "ensure"}
+)
+
+IN_AN_EPOCH = frozenset({"quarantine", "restore", "purge", "epoch_move", "epoch_time"})
+
+REFUSALS = (errno.EACCES, errno.ESTALE, errno.ENOSPC, errno.EBUSY)
+
+
+@dataclass(frozen=True, slots=True)
+class Odds:
+    """What may happen to one call, as chances; times in seconds, low to high.
+
+    ``pause``: the process stands still before the call reaches anybody.
+    ``lost_answer``: the effect happens, its answer does not come.
+    ``lost_request``: neither.  ``late``: the answer is lost and the effect
+    happens later.  ``error``: a look at the storage fails; ``refusal``: a change
+    of it is refused.
+    """
+
+    pause: float = 0.0
+    pause_s: tuple[float, float] = (0.05, 20.0)
+    lost_answer: float = 0.0
+    lost_request: float = 0.0
+    late: float = 0.0
+    late_s: tuple[float, float] = (0.05, 8.0)
+    error: float = 0.0
+    refusal: float = 0.0
+    call_s: tuple[float, float] = (0.001, 0.02)
+
+
+CALM = Odds()
+
+
+class Scheduled:
+    """Any port, with the scheduler in front of every call.
+
+    What the port has is taken from it as it is, so a new method of a port needs
+    nothing here: unless it is named above it is a look that takes time.
+    """
+
+    def __init__(self, process: Process, kind: str, port: Any) -> None:
+        self._process = process
+        self._kind = kind
+        self._port = port
+
+    def __getattr__(self, name: str) -> Any:
+        """Give a call that goes through the scheduler."""
+        found = getattr(self._port, name)
+        if name in LOCAL or not callable(found):
+            if callable(found) or name == "name":
+                self.__dict__[name] = found
+            return found
+        process, kind = self._process, self._kind
+
+        def scheduled(*args: Any, **kw: Any) -> Any:
+            return perform(process, kind, name, lambda: found(*args, **kw), args)
+
+        self.__dict__[name] = scheduled
+        return scheduled
+
+
+def perform(
+    process: Process,
+    kind: str,
+    name: str,
+    call: Callable[[], Any],
+    args: tuple[Any, ...] = (),
+) -> Any:
+    """Let one call of a process reach the world, or not, at some time."""
+    actor, scheduler = process.actor, process.world.scheduler
+    if actor.dead:
+        raise KilledError
+    odds = process.odds()
+    strike = process.strike(name)
+    if scheduler.chance(odds.pause):
+        process.pause(scheduler.stretch(*odds.pause_s))
+    changes = name in STORAGE_CHANGES or name in ZOOKEEPER_CHANGES
+    if changes:
+        actor.in_flight = _landing(process, kind, name, call)
+    actor.sleep(scheduler.stretch(*odds.call_s))
+    if kind == "storage":
+        _wait_for_storage(process)
+    elif kind == "zookeeper":
+        _wait_for_network(process, name)
+    actor.in_flight = None
+    try:
+        if changes:
+            result = _change(process, kind, name, call, odds, strike)
+        else:
+            if kind == "storage" and scheduler.chance(odds.error):
+                raise StorageError(f"{name}: input/output error", errno.EIO)
+            result = call()
+    except Exception as error:
+        if scheduler.trace is not None:
+            scheduler.tell(actor.name, f"{_shown(kind, name, args)} ! {error!r}")
+        raise
+    if scheduler.trace is not None:
+        scheduler.tell(actor.name, f"{_shown(kind, name, args)} -> {_brief(result)}")
+    return result
+
+
+def _landing(
+    process: Process, kind: str, name: str, call: Callable[[], Any]
+) -> Callable[[], object]:
+    """Return the effect of a request that is under way without its caller.
+
+    ZooKeeper drops what comes over a connection that its client has left, and
+    what belongs to a session that has ended.
+    """
+    session = process.session
+    if kind != "zookeeper" or not isinstance(session, MemorySession):
+        return call
+    if name != "commit":
+        return lambda: None
+    connection, number = session.connection, session.raw_session
+
+    def landing() -> object:
+        if session.connection == connection and session.server.alive(number):
+            return call()
+        return None
+
+    return landing
+
+
+def _wait_for_storage(process: Process) -> None:
+    """Wait while this host's mount hangs, as on a hard mount."""
+    while True:
+        left = process.host.hung_until - process.world.scheduler.now
+        if left <= 0:
+            return
+        process.actor.sleep(left)
+
+
+def _wait_for_network(process: Process, name: str) -> None:
+    """Wait until the client notices that nobody answers."""
+    contact = process.contact
+    if contact is None or not contact.cut:
+        return
+    left = contact.noticed_at - process.world.scheduler.now
+    if left > 0:
+        process.actor.sleep(left)
+        if name == "commit":
+            raise OutcomeUnknownError("no answer from ZooKeeper")
+
+
+def _change(
+    process: Process,
+    kind: str,
+    name: str,
+    call: Callable[[], Any],
+    odds: Odds,
+    strike: str,
+) -> Any:
+    """Let a change happen, be refused, or leave its caller in doubt."""
+    scheduler = process.world.scheduler
+    if strike == "before":
+        process.die()
+    if name == "resign":
+        # It says nothing in any case: what is lost, the session's end mends.
+        return None if scheduler.chance(odds.lost_request) else call()
+    lost = _lost(kind, name)
+    if strike == "lost" or (not strike and scheduler.chance(odds.lost_request)):
+        process.bounce(kind)
+        raise lost
+    if strike == "late" or (not strike and scheduler.chance(odds.late)):
+        process.land_later(_landing(process, kind, name, call), odds.late_s)
+        raise lost
+    if kind == "storage" and not strike and scheduler.chance(odds.refusal):
+        number = scheduler.random.choice(REFUSALS)
+        stale = number == errno.ESTALE and name in IN_AN_EPOCH
+        refused = FencedError if stale else StorageError
+        raise refused(f"{name}: {errno.errorcode[number]}", number)
+    result = call()
+    if strike == "after":
+        process.die()
+    if strike == "unknown" or (not strike and scheduler.chance(odds.lost_answer)):
+        process.bounce(kind)
+        raise lost
+    return result
+
+
+def _lost(kind: str, name: str) -> Exception:
+    """Return how a lost answer shows itself to the caller."""
+    if kind == "zookeeper" and name != "commit":
+        return DisconnectedError(f"the answer to {name} was lost")
+    return OutcomeUnknownError(f"the answer to {name} was lost")
+
+
+def _shown(kind: str, name: str, args: tuple[Any, ...]) -> str:
+    return f"{kind}.{name}({', '.join(_brief(arg) for arg in args)})"
+
+
+def _brief(value: object) -> str:
+    """Show a value in so few characters that a trace can be read."""
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, list | tuple) and value and hasattr(value[0], "path"):
+        return "[" + " ".join(_operation(one) for one in value) + "]"
+    text = str(value)
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def _operation(one: Any) -> str:
+    version = getattr(one, "version", None)
+    suffix = "" if version is None else f"@{version}"
+    return f"{type(one).__name__.lower()}:{one.path}{suffix}"

@@ -1,0 +1,233 @@
+"""Troubles of the cluster: what befalls processes, hosts, networks, the storage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sharedcache.cleaner import operator
+from sharedcache.cleaner.finalize import RefusedError
+from sharedcache.core.ports import CoordinationError, OutcomeUnknownError, StorageError
+from tests.simulation.memory_storage import MemoryStorage
+from tests.simulation.ports import Scheduled
+from tests.simulation.process import Host, Process
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+LONGEST_S = 15.0
+
+
+class Troubles:
+    """Makes trouble until an end, in seconds of simulated time."""
+
+    def __init__(self, world: World, until: float) -> None:
+        self._world = world
+        self._until = until
+        self._scheduler = world.scheduler
+        self._random = world.scheduler.random
+        self._operators = 0
+        self._old: set[str] = set()
+        if world.profile.troubles:
+            self._next()
+
+    def _next(self) -> None:
+        mean_s = self._world.profile.trouble_interval_s
+        when = self._scheduler.now + self._random.expovariate(1 / mean_s)
+        if when < self._until:
+            self._scheduler.at(when, self._strike)
+
+    def _strike(self, _: object) -> None:
+        name = self._random.choice(self._world.profile.troubles)
+        self._world.counts[f"trouble-{name}"] += 1
+        getattr(self, name.replace("-", "_"))()
+        self._next()
+
+    def _for_a_while(self, least_s: float = 0.3) -> float:
+        """Draw how long a trouble lasts; all of it ends with the troubles."""
+        drawn = self._scheduler.stretch(least_s, LONGEST_S)
+        return min(drawn, max(least_s, self._until - self._scheduler.now))
+
+    def _some(self) -> Process | None:
+        running = [p for p in self._world.processes() if p.running]
+        return self._random.choice(running) if running else None
+
+    def _some_node(self) -> Host | None:
+        up = [host for host in self._world.compute_hosts() if host.up]
+        return self._random.choice(up) if up else None
+
+    # Processes.
+
+    def kill(self) -> None:
+        """Kill a daemon."""
+        process = self._some()
+        if process is not None:
+            process.kill()
+
+    def stall(self) -> None:
+        """Let a daemon stand still."""
+        process = self._some()
+        if process is not None:
+            process.pause(self._for_a_while())
+
+    def expire(self) -> None:
+        """Let the servers end a session."""
+        process = self._some()
+        if process is not None and process.session is not None:
+            self._scheduler.tell(process.title, "session is ended by the servers")
+            self._world.zookeeper.end_session(process.session.raw_session)
+
+    # Hosts.
+
+    def crash(self) -> None:
+        """Let a compute host lose its power, and come back later."""
+        host = self._some_node()
+        if host is None:
+            return
+        self._scheduler.tell(host.name, "loses its power")
+        agent = self._world.agents[host.name]
+        agent.wanted = False
+        host.up, host.witnessed = False, False
+        agent.kill()
+        self._off(host)
+
+    def _off(self, host: Host) -> None:
+        """Let everything end that runs on a host."""
+        actor, nova = self._world.novas[host.name]
+        actor.kill()
+        nova.end()
+        for guest in self._world.guests.on(host.name):
+            guest.moving = False
+            self._world.guests.run(guest, running=False)
+        host.mount.reset()
+        self._scheduler.after(self._for_a_while(0.5), self._boot, host)
+
+    def _boot(self, host: Host) -> None:
+        if not host.up:
+            self._scheduler.tell(host.name, "boots")
+            host.boots += 1
+            self._world.boot(host)
+
+    def reboot(self) -> None:
+        """Stop a compute host in good order, and start it later."""
+        host = self._some_node()
+        if host is None or host.shutting_down:
+            return
+        self._scheduler.tell(host.name, "is shut down")
+        host.shutting_down = True
+        actor, nova = self._world.novas[host.name]
+        actor.kill()
+        nova.end()
+        for guest in self._world.guests.on(host.name):
+            guest.moving = False
+            self._world.guests.run(guest, running=False)
+        agent = self._world.agents[host.name]
+        agent.wanted = False
+        agent.stop.asked = True
+        self._scheduler.after(self._for_a_while(1.0), self._stopped, host)
+
+    def _stopped(self, host: Host) -> None:
+        """The host goes off, whether its agent has finished or not."""
+        host.up, host.witnessed = False, False
+        self._world.agents[host.name].kill()
+        self._off(host)
+
+    def cut(self) -> None:
+        """Cut a host off from ZooKeeper."""
+        host = self._random.choice(list(self._world.hosts.values()))
+        if host.name in self._world.cut_hosts:
+            return
+        self._scheduler.tell(host.name, "is cut off from ZooKeeper")
+        self._world.cut_hosts.add(host.name)
+        self._contacts(host, cut=True)
+        self._scheduler.after(self._for_a_while(), self._heal, host)
+
+    def _heal(self, host: Host) -> None:
+        self._world.cut_hosts.discard(host.name)
+        self._contacts(host, cut=False)
+        self._scheduler.tell(host.name, "reaches ZooKeeper again")
+
+    def _contacts(self, host: Host, *, cut: bool) -> None:
+        for process in self._world.processes():
+            if process.host is host and process.contact is not None:
+                process.contact.change(cut=cut)
+
+    def hang(self) -> None:
+        """Let the storage hang, for one host or for all."""
+        hosts = list(self._world.hosts.values())
+        chosen = hosts if self._random.random() < 0.3 else [self._random.choice(hosts)]
+        until = self._scheduler.now + self._for_a_while()
+        for host in chosen:
+            host.hung_until = max(host.hung_until, until)
+        self._scheduler.tell("storage", f"hangs for {[host.name for host in chosen]}")
+
+    def source(self) -> None:
+        """Let a host's hypervisor not answer for a while."""
+        host = self._some_node()
+        if host is None or host.source is None:
+            return
+        source = host.source
+        source.fails = True
+        self._scheduler.after(self._for_a_while(), lambda _: setattr(source, "fails", False))
+
+    # Operators and newcomers.
+
+    def newcomer(self) -> None:
+        """Let a compute node that nobody expected start."""
+        if len(self._world.agents) < 4:
+            self._world.add_node(f"n{len(self._world.agents) + 1}")
+
+    def old_node(self) -> None:
+        """Let a compute node of the old release join, and be upgraded later."""
+        if self._old or len(self._world.agents) > 3:
+            return
+        name = f"n{len(self._world.agents) + 1}"
+        self._old.add(name)
+        self._world.add_node(name, schema=1)
+        self._scheduler.after(self._for_a_while(2.0), self._upgrade, name)
+
+    def _upgrade(self, name: str) -> None:
+        self._world.schemas[name] = 2
+        self._world.agents[name].kill()
+
+    def operator(self) -> None:
+        """Let an operator say something, and take it back later."""
+        word = self._random.choice(("pause", "hold", "expect"))
+        name = self._random.choice(self._world.images)
+        if word == "pause":
+            self._say(lambda port, _: operator.pause(port, "simulated"))
+            undo: Callable[[Any, Any], object] = lambda port, _: operator.resume(port)
+        elif word == "hold":
+            self._say(lambda port, _: operator.hold(port, name, "simulated"))
+            undo = lambda port, _: operator.release(port, name)  # noqa: E731 - beside its twin
+        else:
+            node = self._random.choice([*self._world.agents, "n9"])
+            self._say(lambda port, _: operator.expect(port, node))
+            if node != "n9":
+                return
+            undo = lambda port, disk: operator.expunge(port, disk, "n9", 0.0)  # noqa: E731
+        self._scheduler.after(self._for_a_while(), lambda _: self._say(undo, tries=20))
+
+    def _say(self, what: Callable[[Any, Any], object], tries: int = 1) -> None:
+        """Run one command of an operator, from a host of theirs."""
+        self._operators += 1
+        title = f"operator-{self._operators}"
+        host = self._world.add_host(title)
+
+        def body(process: Process) -> None:
+            process.wanted = False
+            session = process.connect_with(title, 4.0)
+            session.start()
+            port = Scheduled(process, "zookeeper", session)
+            disk = Scheduled(process, "storage", MemoryStorage(host.mount))
+            for _ in range(tries):
+                try:
+                    what(port, disk)
+                except RefusedError:
+                    return
+                except (CoordinationError, OutcomeUnknownError, StorageError):
+                    process.actor.sleep(0.5)
+                else:
+                    return
+
+        Process(self._world, host, title, body).start()
