@@ -79,6 +79,14 @@ model: bootstrap-tests ## Check the protocol's model, the long runs too
 test-nfs: bootstrap-nfs ## Try the storage on a real NFS server, with two guests
 	@SHAREDCACHE_NFS=1 $(PYTEST) -m nfs tests/fault
 
+# SCHEDULES=n and FIRST=n choose the seeds; SEED=n replays one with its trace;
+# MUTANT=name takes a protection out, to see that it is found.
+.PHONY: simulate
+simulate: bootstrap ## Run the shipped services under 100,000 schedules
+	@$(BIN)/python -m tests.simulation \
+		$(if $(SCHEDULES),--schedules $(SCHEDULES)) $(if $(FIRST),--first $(FIRST)) \
+		$(if $(SEED),--seed $(SEED)) $(if $(MUTANT),--mutant $(MUTANT))
+
 .PHONY: bench
 bench: bootstrap ## Run the benchmarks
 	$(call heading,Benchmarks)

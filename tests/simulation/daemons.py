@@ -46,7 +46,7 @@ def agent(process: Process) -> None:
     clock = SimulatedClock(process)
     policy = AgentPolicy(
         host.name,
-        report_interval_s=profile.report_interval_s,
+        report_interval_s=profile.report_interval_s * host.slowness,
         touch_interval_s=profile.touch_interval_s,
         session_timeout_s=profile.session_timeout_s,
         lock_wait_s=LOCK_S,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
-TEMPTED = 0.7
+TEMPTED = 0.9
 """How often what a client remembers is made use of, where it leads astray."""
 
 
@@ -37,6 +37,11 @@ class Guest:
     bound: dict[str, Inode] = field(default_factory=dict)
     running: bool = False
     moving: bool = False
+    moves: int = 0
+
+    def may_move(self, *, events: bool) -> bool:
+        """Whether it may move: with scans only, two moves can be missed."""
+        return events or self.moves == 0
 
 
 class Guests:
@@ -79,17 +84,19 @@ class Guests:
         """Let a guest use a file on a host."""
         before = guest.bound.get(host.name)
         if before is not None and guest.running:
-            before.locks -= 1
+            self._lock(before, -1)
         guest.bound[host.name] = inode
+        if self._world.disk.base.names.get(guest.name) is not inode:
+            self._world.counts["used by an old name"] += 1
         if guest.running:
-            inode.locks += 1
+            self._lock(inode, 1)
         self._tell(guest, f"uses {guest.name[:6]} inode {inode.number} on {host.name}")
 
     def leave(self, guest: Guest, host: str) -> None:
         """Let a guest go from a host; from its last one it is gone."""
         inode = guest.bound.pop(host)
         if guest.running:
-            inode.locks -= 1
+            self._lock(inode, -1)
         source = self._world.hosts[host].source
         if source is not None:
             source.ended((guest.name,))
@@ -102,8 +109,13 @@ class Guests:
         if guest.running != running:
             guest.running = running
             for inode in guest.bound.values():
-                inode.locks += 1 if running else -1
+                self._lock(inode, 1 if running else -1)
             self._tell(guest, "runs" if running else "stops")
+
+    def _lock(self, inode: Inode, change: int) -> None:
+        """Let qemu lock its files, on a storage that keeps locks."""
+        if self._world.profile.qemu_locks:
+            inode.locks += change
 
     def _tell(self, guest: Guest, what: str) -> None:
         self._world.scheduler.tell(guest.title, what)
@@ -148,17 +160,18 @@ class Nova:
         mine = [g for g in guests.on(self._host.name) if not g.moving]
         running = [g for g in mine if g.running]
         stopped = [g for g in mine if not g.running]
+        events = self._world.profile.events
+        movable = [g for g in mine if g.may_move(events=events)]
         choice = self._random.random()
-        if choice < 0.3 and len(mine) < self._world.profile.guests:
+        if choice < 0.4 and len(mine) < self._world.profile.guests:
             self._create(self._pick())
-        elif choice < 0.4 and running:
+        elif choice < 0.45 and running:
             guests.run(self._random.choice(running), running=False)
         elif choice < 0.5 and stopped:
             self._start(self._random.choice(stopped))
-        elif choice < 0.65 and running:
-            self._migrate(self._random.choice(running))
-        elif choice < 0.7 and stopped:
-            self._resize(self._random.choice(stopped))
+        elif choice < 0.7 and movable:
+            guest = self._random.choice(movable)
+            self._move(guest, (0.01, 3.0) if guest.running else (0.1, 6.0))
         elif mine:
             guests.leave(self._random.choice(mine), self._host.name)
 
@@ -265,21 +278,11 @@ class Nova:
             others = tempting
         return self._random.choice(others) if others else None
 
-    def _migrate(self, guest: Guest) -> None:
-        """Move a running guest: for a while both hosts have its files open."""
-        target = self._elsewhere(guest.name)
-        if target is None or target.name in guest.bound:
-            return
-        inode = self._open(target, guest.name)
-        if inode is None:
-            return
-        guest.moving = True
-        self._world.guests.bind(guest, target, inode)
-        self._actor_now.sleep(self._world.scheduler.stretch(0.01, 3.0))
-        self._arrive(guest, target)
+    def _move(self, guest: Guest, within_s: tuple[float, float]) -> None:
+        """Migrate a running guest, or resize a stopped one onto another host.
 
-    def _resize(self, guest: Guest) -> None:
-        """Resize a stopped guest onto another host, and confirm or revert later."""
+        For a while both hosts use its files; then one of them lets go.
+        """
         target = self._elsewhere(guest.name)
         if target is None or target.name in guest.bound:
             return
@@ -287,8 +290,9 @@ class Nova:
         if inode is None:
             return
         guest.moving = True
+        guest.moves += 1
         self._world.guests.bind(guest, target, inode)
-        self._actor_now.sleep(self._world.scheduler.stretch(0.1, 6.0))
+        self._actor_now.sleep(self._world.scheduler.stretch(*within_s))
         self._arrive(guest, target)
 
     def _arrive(self, guest: Guest, target: Host) -> None:

@@ -454,7 +454,7 @@ def no_floor(patch: Patch) -> None:
 @_mutant("guests start before the witness")
 def guests_first(patch: Patch) -> None:
     """Start guests at boot, without waiting for the agent."""
-    patch.set(process.Host, "may_start_guests", lambda self: self.up)
+    patch.set(process.Host, "may_start_guests", lambda h: h.up and not h.shutting_down)
 
 
 @_mutant("a seal while guests may start")

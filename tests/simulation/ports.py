@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sharedcache.core.model import Uses
 from sharedcache.core.ports import (
     DisconnectedError,
     FencedError,
@@ -139,7 +140,7 @@ def perform(
     changes = name in STORAGE_CHANGES or name in ZOOKEEPER_CHANGES
     if changes:
         actor.in_flight = _landing(process, kind, name, call)
-    actor.sleep(scheduler.stretch(*odds.call_s))
+    actor.sleep(scheduler.stretch(*odds.call_s) * process.host.slowness)
     if kind == "storage":
         _wait_for_storage(process)
     elif kind == "zookeeper":
@@ -256,6 +257,8 @@ def _brief(value: object) -> str:
     """Show a value in so few characters that a trace can be read."""
     if isinstance(value, bytes):
         return f"<{len(value)} bytes>"
+    if isinstance(value, Uses):
+        return "uses " + " ".join(sorted(name[:6] for name in value.cache_names()))
     if isinstance(value, list | tuple) and value and hasattr(value[0], "path"):
         return "[" + " ".join(_operation(one) for one in value) + "]"
     text = str(value)

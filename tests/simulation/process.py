@@ -73,6 +73,7 @@ class Host:
     locks: LockTable
     rate: float = 1.0
     offset: float = 0.0
+    slowness: float = 1.0
     boots: int = 1
     up: bool = True
     witnessed: bool = False
@@ -82,7 +83,7 @@ class Host:
 
     def may_start_guests(self) -> bool:
         """Whether guests may start: the agent of this boot has written its witness."""
-        return self.up and self.witnessed
+        return self.up and self.witnessed and not self.shutting_down
 
     def boottime(self) -> float:
         """Read this host's clock, in seconds."""

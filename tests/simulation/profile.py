@@ -59,25 +59,75 @@ class Profile:
     qemu_locks: bool = False
     events: bool = True
     drift: bool = False
+    uneven: bool = False
     odds: Odds = field(default_factory=Odds)
     troubles: tuple[str, ...] = ()
     trouble_interval_s: float = 4.0
 
 
+CROWDED = 0.6
+"""Share of schedules in which guests crowd around few files and looks are slow."""
+
+
 def draw(rng: random.Random) -> Profile:
-    """Draw a profile."""
+    """Draw a profile: a cluster in any trouble, or a crowd around few files."""
+    return _crowded(rng) if rng.random() < CROWDED else _troubled(rng)
 
-    def some(odds: float, value: float) -> float:
-        return value if rng.random() < odds else 0.0
 
+def _some(rng: random.Random, odds: float, *values: float) -> float:
+    return rng.choice(values) if rng.random() < odds else 0.0
+
+
+def _crowded(rng: random.Random) -> Profile:
+    """Draw a small cluster whose guests come, go and move all the time.
+
+    What is looked for here is a use that slips between looks, rounds and reads.
+    """
     odds = Odds(
-        pause=some(0.6, rng.choice((0.002, 0.01, 0.03))),
+        pause=_some(rng, 0.7, 0.005, 0.02, 0.05),
+        pause_s=(0.05, rng.choice((2.0, 6.0))),
+        lost_answer=_some(rng, 0.2, 0.01),
+        late=_some(rng, 0.2, 0.01),
+        late_s=(0.05, 4.0),
+        call_s=rng.choice(((0.001, 0.02), (0.005, 0.1), (0.02, 0.3))),
+    )
+    return Profile(
+        nodes=rng.choice((2, 2, 3)),
+        cleaners=rng.choice((1, 1, 2)),
+        images=rng.choice((2, 4, 6)),
+        guests=rng.choice((1, 1, 2)),
+        trouble_s=20.0,
+        report_interval_s=rng.choice((0.3, 0.7, 1.5)),
+        touch_interval_s=rng.choice((1.0, 30.0)),
+        pass_interval_s=0.3,
+        round_interval_s=rng.choice((0.05, 0.3)),
+        min_age_s=rng.choice((0.1, 0.5)),
+        batch=rng.choice((1, 10)),
+        cache_s=rng.choice((0.0, 0.0, 0.3)),
+        kept_s=rng.choice((1.0, 5.0, 30.0)),
+        stale=rng.choice((0.1, 0.5, 0.8)),
+        lag_s=rng.choice((0.0, 0.3)),
+        guest_interval_s=rng.choice((0.1, 0.3, 0.6)),
+        touches=rng.random() < 0.3,
+        shared_locks=rng.random() < 0.7,
+        events=rng.random() < 0.4,
+        uneven=rng.random() < 0.7,
+        odds=odds,
+        troubles=tuple(rng.sample(TROUBLES, rng.choice((0, 0, 1)))),
+        trouble_interval_s=4.0,
+    )
+
+
+def _troubled(rng: random.Random) -> Profile:
+    """Draw a cluster of any kind, with a handful of troubles of any kind."""
+    odds = Odds(
+        pause=_some(rng, 0.6, 0.002, 0.01, 0.03),
         pause_s=rng.choice(((0.05, 2.0), (0.05, 20.0))),
-        lost_answer=some(0.3, rng.choice((0.005, 0.02))),
-        lost_request=some(0.2, rng.choice((0.005, 0.02))),
-        late=some(0.3, rng.choice((0.005, 0.02))),
-        error=some(0.1, 0.01),
-        refusal=some(0.1, 0.01),
+        lost_answer=_some(rng, 0.3, 0.005, 0.02),
+        lost_request=_some(rng, 0.2, 0.005, 0.02),
+        late=_some(rng, 0.3, 0.005, 0.02),
+        error=_some(rng, 0.1, 0.01),
+        refusal=_some(rng, 0.1, 0.01),
         call_s=rng.choice(((0.001, 0.01), (0.001, 0.1), (0.02, 0.4))),
     )
     troubles = tuple(rng.sample(TROUBLES, rng.choice((0, 0, 1, 1, 2, 3))))
@@ -96,14 +146,16 @@ def draw(rng: random.Random) -> Profile:
         min_age_s=rng.choice((0.2, 1.0, 3.0)),
         batch=rng.choice((1, 2, 10)),
         cache_s=cache_s,
-        kept_s=rng.choice((cache_s, 1.0, 5.0, 30.0)),
+        kept_s=max(cache_s, rng.choice((0.0, 1.0, 5.0, 30.0))),
         stale=rng.choice((0.2, 0.5, 0.9)),
         lag_s=rng.choice((0.0, 0.05, 1.0)),
         guest_interval_s=rng.choice((0.2, 0.5, 1.5)),
         touches=rng.random() < 0.6,
         shared_locks=rng.random() < 0.7,
         qemu_locks=rng.random() < 0.2,
+        events=rng.random() < 0.5,
         drift=rng.random() < 0.2,
+        uneven=rng.random() < 0.4,
         odds=odds,
         troubles=troubles,
         trouble_interval_s=rng.choice((2.0, 5.0)),

@@ -21,6 +21,7 @@ def bound_s(profile: Profile) -> float:
         + 3 * profile.cache_s
         + 4 * profile.pass_interval_s
         + 14 * (profile.report_interval_s + profile.round_interval_s)
+        + (40.0 if profile.uneven else 0.0)
     )
 
 

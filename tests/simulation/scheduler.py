@@ -36,6 +36,7 @@ class Scheduler:
         self.current: Actor | None = None
         self.trace: list[str] | None = None
         self.steps = 0
+        self.actors: list[Actor] = []
         self._heap: list[tuple[float, int, Action, Any]] = []
         self._numbers = count()
 
@@ -116,6 +117,7 @@ class Actor:
         self._ticket = 0
         self._wakeable = False
         self._greenlet = greenlet.greenlet(self._main, parent=scheduler.hub)
+        scheduler.actors.append(self)
         scheduler.after(0.0, self._resume, 0)
 
     def _main(self) -> None:

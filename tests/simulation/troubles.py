@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 LONGEST_S = 15.0
 
+Word = Callable[[Any, Any], object]
+"""A command of an operator, on ports of ZooKeeper and of the storage."""
+
 
 class Troubles:
     """Makes trouble until an end, in seconds of simulated time."""
@@ -193,41 +196,51 @@ class Troubles:
     def operator(self) -> None:
         """Let an operator say something, and take it back later."""
         word = self._random.choice(("pause", "hold", "expect"))
-        name = self._random.choice(self._world.images)
         if word == "pause":
-            self._say(lambda port, _: operator.pause(port, "simulated"))
-            undo: Callable[[Any, Any], object] = lambda port, _: operator.resume(port)
+            self._say(
+                lambda port, _: operator.pause(port, "simulated"),
+                lambda port, _: operator.resume(port),
+            )
         elif word == "hold":
-            self._say(lambda port, _: operator.hold(port, name, "simulated"))
-            undo = lambda port, _: operator.release(port, name)  # noqa: E731 - beside its twin
+            name = self._random.choice(self._world.images)
+            self._say(
+                lambda port, _: operator.hold(port, name, "simulated"),
+                lambda port, _: operator.release(port, name),
+            )
         else:
-            node = self._random.choice([*self._world.agents, "n9"])
-            self._say(lambda port, _: operator.expect(port, node))
-            if node != "n9":
-                return
-            undo = lambda port, disk: operator.expunge(port, disk, "n9", 0.0)  # noqa: E731
-        self._scheduler.after(self._for_a_while(), lambda _: self._say(undo, tries=20))
+            self._say(
+                lambda port, _: operator.expect(port, "n9"),
+                lambda port, disk: operator.expunge(port, disk, "n9", 0.0),
+            )
 
-    def _say(self, what: Callable[[Any, Any], object], tries: int = 1) -> None:
-        """Run one command of an operator, from a host of theirs."""
+    def _say(self, what: Word, back: Word) -> None:
+        """Let an operator give a command, wait, and take it back."""
         self._operators += 1
         title = f"operator-{self._operators}"
         host = self._world.add_host(title)
+        wait_s = self._for_a_while()
 
         def body(process: Process) -> None:
             process.wanted = False
             session = process.connect_with(title, 4.0)
-            session.start()
             port = Scheduled(process, "zookeeper", session)
             disk = Scheduled(process, "storage", MemoryStorage(host.mount))
-            for _ in range(tries):
-                try:
-                    what(port, disk)
-                except RefusedError:
-                    return
-                except (CoordinationError, OutcomeUnknownError, StorageError):
-                    process.actor.sleep(0.5)
-                else:
-                    return
+            for word in (what, back):
+                _insist(process, word, port, disk)
+                process.actor.sleep(wait_s)
 
         Process(self._world, host, title, body).start()
+
+
+def _insist(process: Process, word: Word, port: Any, disk: Any) -> None:
+    """Give a command again and again until it is known to be done or refused."""
+    while True:
+        try:
+            port.start(1.0)
+            word(port, disk)
+        except (CoordinationError, OutcomeUnknownError, StorageError):
+            process.actor.sleep(0.5)
+        except RefusedError:
+            return
+        else:
+            return

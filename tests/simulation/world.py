@@ -138,6 +138,8 @@ class World:
         host = Host(self, name, mount, locks, offset=1000 * rng.random())
         if self.profile.drift:
             host.rate = rng.choice((0.5, 0.8, 1.0, 1.3, 2.0))
+        if self.profile.uneven:
+            host.slowness = rng.choice((0.3, 1.0, 4.0))
         self.hosts[name] = host
         return host
 
@@ -281,9 +283,7 @@ class World:
         self.calm = True
         for process in self.processes():
             process.wanted = False
-            if process.actor is not None:
-                process.actor.kill()
-        for actor, _ in self.novas.values():
+        for actor in self.scheduler.actors:
             actor.kill()
 
 

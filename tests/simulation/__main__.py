@@ -1,0 +1,106 @@
+"""``python -m tests.simulation``: run many schedules, or replay one.
+
+``make simulate`` calls it, and passes ``SCHEDULES``, ``FIRST``, ``SEED`` and
+``MUTANT`` on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from contextlib import ExitStack
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from tests.simulation import farm
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.run import simulate
+from tests.simulation.table import print_table
+from tests.simulation.world import profile_of
+
+SHOWN = 20
+"""Failures that are told in full; a fault that is everywhere fills no screen."""
+
+
+def main() -> int:
+    """Run; return 0 if no schedule failed, 1 otherwise."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation")
+    parser.add_argument("--schedules", type=int, default=100_000)
+    parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--seed", type=int, help="replay this one, with its trace")
+    parser.add_argument("--mutant", default="", choices=["", *MUTANTS])
+    parser.add_argument("--table", action="store_true", help="hunt every mutant")
+    parser.add_argument("--bases", type=int, default=3, help="hunts for each mutant")
+    chosen = parser.parse_args()
+    farm.quiet()
+    if chosen.table:
+        print_table(chosen.schedules, chosen.bases, [chosen.mutant] * bool(chosen.mutant))
+        return 0
+    if chosen.seed is not None:
+        return replay(chosen.seed, chosen.mutant)
+    return many(range(chosen.first, chosen.first + chosen.schedules), chosen.mutant)
+
+
+def replay(seed: int, mutant: str = "") -> int:
+    """Run one seed again and print all that happens."""
+    with ExitStack() as stack:
+        if mutant:
+            stack.enter_context(MUTANTS[mutant].applied())
+        result = simulate(seed, tracing=True)
+    write = sys.stdout.write
+    write(f"{profile_of(seed)}\n\n")
+    for line in result.trace:
+        write(line + "\n")
+    write(f"\nseed {seed}: " + ("\n".join(result.violations) or "nothing wrong") + "\n")
+    return 1 if result.violations else 0
+
+
+def many(seeds: range, mutant: str = "") -> int:
+    """Run many seeds; tell each that fails, and how to replay it."""
+    console = Console(stderr=True)
+    failed, counts, steps = 0, Counter[str](), 0
+    began = time.monotonic()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("schedules", total=len(seeds))
+        for result in farm.run_many(seeds, mutant):
+            progress.advance(task)
+            steps += result.steps
+            counts.update(result.counts)
+            if result.violations:
+                failed += 1
+                progress.update(task, description=f"schedules, {failed} failed")
+                if failed <= SHOWN:
+                    suffix = f" MUTANT={mutant}" if mutant else ""
+                    console.print(
+                        f"seed {result.seed}: {result.violations[0]}\n"
+                        f"    replay: make simulate SEED={result.seed}{suffix}",
+                        markup=False,
+                        highlight=False,
+                    )
+    seconds = time.monotonic() - began
+    console.print(
+        f"{len(seeds)} schedules in {seconds:.0f} s, {failed} failed; "
+        f"{steps} steps, {counts['quarantined']} quarantined, {counts['purged']} purged, "
+        f"{counts['restored']} restored, {counts['leading']} leaderships",
+        highlight=False,
+    )
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Thousands of schedules of the shipped services, each judged by the oracle."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from tests.simulation import farm
+from tests.simulation.run import simulate
+
+SCHEDULES = int(os.environ.get("SCHEDULES", "3000"))
+FIRST = 1
+
+LEAST = {
+    "quarantined": 1.0,
+    "purged": 0.8,
+    "restored": 0.05,
+    "leading": 1.0,
+    "sealed-epoch": 0.2,
+}
+"""How often each must happen, per schedule: a world that stands still shows nothing."""
+
+
+@pytest.mark.timeout(1800)
+def test_no_schedule_loses_a_file() -> None:
+    """Whatever the schedule, nothing used goes and all that is unused does."""
+    failures: list[str] = []
+    counts: Counter[str] = Counter()
+    for result in farm.run_many(range(FIRST, FIRST + SCHEDULES)):
+        counts.update(result.counts)
+        if result.violations:
+            failures.append(
+                f"seed {result.seed}: {result.violations[0]}\n"
+                f"    replay: make simulate SEED={result.seed}"
+            )
+            if len(failures) == 10:
+                break
+    assert not failures, "\n".join(failures)
+    for what, least in LEAST.items():
+        assert counts[what] >= least * SCHEDULES, (what, counts[what])
+
+
+def _digest(seed: int) -> str:
+    trace = "\n".join(simulate(seed, tracing=True).trace)
+    return hashlib.sha256(trace.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("seed", [3, 12, 29])
+def test_a_seed_is_replayed_exactly(seed: int) -> None:
+    """A seed alone decides all that happens, in another process too."""
+    program = f"from tests.simulation.test_schedules import _digest; print(_digest({seed}))"
+    other = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONHASHSEED": "42", "PYTHONPATH": "."},
+    )
+    assert other.stdout.strip() == _digest(seed) == _digest(seed)
