@@ -173,7 +173,10 @@ class Nova:
             guest = self._random.choice(movable)
             self._move(guest, (0.01, 3.0) if guest.running else (0.1, 6.0))
         elif mine:
-            guests.leave(self._random.choice(mine), self._host.name)
+            guest = self._random.choice(mine)
+            named = self._world.disk.base.names.get(guest.name)
+            if guest.bound[self._host.name] is named or self._random.random() < 0.3:
+                guests.leave(guest, self._host.name)
 
     def _pick(self) -> str:
         """Choose an image, rather one whose name only this host still remembers."""

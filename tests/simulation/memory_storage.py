@@ -97,6 +97,11 @@ class Mount:
             return None
         return None if self.disk.base.names.get(name) is inode else inode
 
+    def remember(self, name: str, inode: Inode) -> None:
+        """Remember where a cache name led until this moment."""
+        if self._kept_s:
+            self._names[self.disk.base, name] = (self._now_s(), inode)
+
     def listing(self, folder: Folder) -> dict[str, Inode | Folder]:
         """List a directory, through the cache if it still has it."""
         if folder.gone:

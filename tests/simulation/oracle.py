@@ -74,6 +74,7 @@ class Oracle:
         elif removal.to is not None and removal.to.title.isdigit():
             self._acts(who, int(removal.to.title))
             self._world.counts["quarantined"] += 1
+            self._world.hunter.taken(removal)
         elif not (who.startswith("nova") and removal.name.endswith(".part")):
             self.say(f"{who} unlinked {removal.name} in _base")
 
@@ -115,6 +116,7 @@ class Oracle:
                 self._listed(operation.data)
             elif operation.path == "round" and isinstance(operation, Set):
                 self._world.counts["rounds"] += 1
+                self._world.hunter.raised()
 
     def _authorised(self, data: bytes) -> None:
         record = msgpack.unpackb(data)

@@ -134,10 +134,10 @@ def perform(
     if actor.dead:
         raise KilledError
     odds = process.odds()
-    strike = process.strike(name)
     if scheduler.chance(odds.pause):
         process.pause(scheduler.stretch(*odds.pause_s))
     changes = name in STORAGE_CHANGES or name in ZOOKEEPER_CHANGES
+    strike = process.strike(name) if changes else ""
     if changes:
         actor.in_flight = _landing(process, kind, name, call)
     actor.sleep(scheduler.stretch(*odds.call_s) * process.host.slowness)

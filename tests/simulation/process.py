@@ -130,6 +130,7 @@ class EventSource:
         if self.fails:
             raise SourceError("the hypervisor does not answer")
         over, self._over = self._over, set()
+        self._host.world.hunter.looked(self._host)
         return Uses.of_names(over | self._host.world.guests.names_on(self._host.name))
 
 

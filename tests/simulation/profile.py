@@ -60,6 +60,7 @@ class Profile:
     events: bool = True
     drift: bool = False
     uneven: bool = False
+    hunted: bool = False
     odds: Odds = field(default_factory=Odds)
     troubles: tuple[str, ...] = ()
     trouble_interval_s: float = 4.0
@@ -82,21 +83,26 @@ def _crowded(rng: random.Random) -> Profile:
     """Draw a small cluster whose guests come, go and move all the time.
 
     What is looked for here is a use that slips between looks, rounds and reads.
+    Where calls take longer, so does everything else.
     """
+    pace, call_s = rng.choice(
+        ((1.0, (0.001, 0.02)), (2.0, (0.005, 0.1)), (4.0, (0.02, 0.3)))
+    )
     odds = Odds(
         pause=_some(rng, 0.7, 0.005, 0.02, 0.05),
         pause_s=(0.05, rng.choice((2.0, 6.0))),
         lost_answer=_some(rng, 0.2, 0.01),
         late=_some(rng, 0.2, 0.01),
         late_s=(0.05, 4.0),
-        call_s=rng.choice(((0.001, 0.02), (0.005, 0.1), (0.02, 0.3))),
+        call_s=call_s,
     )
     return Profile(
         nodes=rng.choice((2, 2, 3)),
         cleaners=rng.choice((1, 1, 2)),
-        images=rng.choice((2, 4, 6)),
+        images=rng.choice((3, 6, 9)),
         guests=rng.choice((1, 1, 2)),
-        trouble_s=20.0,
+        trouble_s=15.0 * pace,
+        hunted=True,
         report_interval_s=rng.choice((0.3, 0.7, 1.5)),
         touch_interval_s=rng.choice((1.0, 30.0)),
         pass_interval_s=0.3,
@@ -107,14 +113,14 @@ def _crowded(rng: random.Random) -> Profile:
         kept_s=rng.choice((1.0, 5.0, 30.0)),
         stale=rng.choice((0.1, 0.5, 0.8)),
         lag_s=rng.choice((0.0, 0.3)),
-        guest_interval_s=rng.choice((0.1, 0.3, 0.6)),
+        guest_interval_s=pace * rng.choice((0.3, 1.0, 3.0)),
         touches=rng.random() < 0.3,
         shared_locks=rng.random() < 0.7,
         events=rng.random() < 0.4,
         uneven=rng.random() < 0.7,
         odds=odds,
-        troubles=tuple(rng.sample(TROUBLES, rng.choice((0, 0, 1)))),
-        trouble_interval_s=4.0,
+        troubles=rng.choice(((), ("source",), ("kill", "source"), (rng.choice(TROUBLES),))),
+        trouble_interval_s=rng.choice((1.0, 4.0)),
     )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 LONGEST_S = 15.0
+SHORT_S = 3.0
 
 Word = Callable[[Any, Any], object]
 """A command of an operator, on ports of ZooKeeper and of the storage."""
@@ -48,7 +49,8 @@ class Troubles:
 
     def _for_a_while(self, least_s: float = 0.3) -> float:
         """Draw how long a trouble lasts; all of it ends with the troubles."""
-        drawn = self._scheduler.stretch(least_s, LONGEST_S)
+        longest_s = SHORT_S if self._world.profile.hunted else LONGEST_S
+        drawn = self._scheduler.stretch(least_s, longest_s)
         return min(drawn, max(least_s, self._until - self._scheduler.now))
 
     def _some(self) -> Process | None:
@@ -217,19 +219,23 @@ class Troubles:
         """Let an operator give a command, wait, and take it back."""
         self._operators += 1
         title = f"operator-{self._operators}"
-        host = self._world.add_host(title)
-        wait_s = self._for_a_while()
+        say(self._world, title, self._for_a_while(), what, back)
 
-        def body(process: Process) -> None:
-            process.wanted = False
-            session = process.connect_with(title, 4.0)
-            port = Scheduled(process, "zookeeper", session)
-            disk = Scheduled(process, "storage", MemoryStorage(host.mount))
-            for word in (what, back):
-                _insist(process, word, port, disk)
-                process.actor.sleep(wait_s)
 
-        Process(self._world, host, title, body).start()
+def say(world: World, title: str, wait_s: float, *words: Word) -> None:
+    """Let an operator give commands, one after the other."""
+    host = world.add_host(title)
+
+    def body(process: Process) -> None:
+        process.wanted = False
+        session = process.connect_with(title, 4.0)
+        port = Scheduled(process, "zookeeper", session)
+        disk = Scheduled(process, "storage", MemoryStorage(host.mount))
+        for word in words:
+            _insist(process, word, port, disk)
+            process.actor.sleep(wait_s)
+
+    Process(world, host, title, body).start()
 
 
 def _insist(process: Process, word: Word, port: Any, disk: Any) -> None:

@@ -18,6 +18,7 @@ from sharedcache.node.world import AgentRefusedError, SupersededError
 from agents.process import ProcessFailedError
 from tests.simulation import daemons
 from tests.simulation.guests import Guests, Nova
+from tests.simulation.hunter import Hunter
 from tests.simulation.memory_disk import Folder, Inode, MemoryDisk
 from tests.simulation.memory_locks import LockTable
 from tests.simulation.memory_storage import MemoryStorage, Mount
@@ -57,12 +58,18 @@ def _no_strike(_: Process, __: str) -> str:
 
 @dataclass(eq=False)
 class World:
-    """Everything, from one seed.  ``strike`` may single out one call."""
+    """Everything, from one seed.
+
+    ``strike`` may single out one change: ``before`` and ``after`` it the process
+    dies, ``unknown`` and ``lost`` its answer is lost (and it with it), ``late`` it
+    lands after its caller gave up.
+    """
 
     seed: int | str
     profile: Profile = field(default_factory=Profile)
     tracing: bool = False
     strike: Strike = _no_strike
+    founding_schema: int | None = None
     hosts: dict[str, Host] = field(default_factory=dict)
     agents: dict[str, Process] = field(default_factory=dict)
     cleaners: dict[str, Process] = field(default_factory=dict)
@@ -88,6 +95,7 @@ class World:
             for number in range(self.profile.images)
         ]
         self._found()
+        self.hunter = Hunter(self)
         self.oracle = Oracle(self)
         for name in self.images:
             self.put(name)
@@ -109,7 +117,7 @@ class World:
         )
         session.start()
         storage = MemoryStorage(Mount(self.disk, lambda: self.scheduler.now))
-        found(session, storage, CLUSTER, "identity-of-this-cluster", None)
+        found(session, storage, CLUSTER, "identity-of-this-cluster", self.founding_schema)
         session.stop()
 
     def token(self) -> str:
