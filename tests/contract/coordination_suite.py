@@ -144,6 +144,29 @@ class CoordinationContract:
         other.sync()
         assert read(other, "a") == b"new"
 
+    def test_a_session_sees_its_own_writes(
+        self, world: World, zk: Coordination
+    ) -> None:
+        """What a session wrote it reads back without a sync, whoever else writes."""
+        other = world.session("node-2")
+        for number in range(50):
+            data = b"%d" % number
+            zk.commit([Set("a", data, 2 * number)])
+            assert read(zk, "a") == data
+            other.commit([Set("a", b"other", 2 * number + 1)])
+            assert read(other, "a") == b"other"
+
+    def test_reads_never_go_back(self, world: World, zk: Coordination) -> None:
+        """Reads of one session may be old, but never older than one before."""
+        other = world.session("node-2")
+        newest = 0
+        for number in range(1, 100):
+            zk.commit([Set("a", b"%d" % number, None)])
+            record = other.get("a")
+            assert record is not None
+            assert newest <= record.version <= number
+            newest = record.version
+
     # Transactions.
 
     def test_commit_applies_all(self, zk: Coordination) -> None:

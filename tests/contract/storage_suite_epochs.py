@@ -134,6 +134,26 @@ class EpochContract:
         assert facts.links == 2
         assert taken.facts(IMAGE) == facts
 
+    def test_a_name_that_comes_or_goes_shows(
+        self, store: Storage, world: World
+    ) -> None:
+        """Whatever becomes of a file's names, its facts are never what they were."""
+        world.put(IMAGE, b"content", mtime_s=1000)
+        store.epoch_make(1)
+        store.quarantine(IMAGE, 1, LEAF)
+        taken = store.quarantined_facts(1, LEAF, writable=True)
+        store.restore(1, LEAF, IMAGE)
+        restored = store.quarantined_facts(1, LEAF, writable=True)
+        assert taken is not None
+        assert restored is not None
+        assert restored.links == taken.links + 1
+        assert restored.ctime_ns >= taken.ctime_ns
+        store.touch(IMAGE)
+        touched = store.quarantined_facts(1, LEAF, writable=True)
+        assert touched is not None
+        assert touched.mtime_ns > taken.mtime_ns
+        assert touched.ctime_ns >= restored.ctime_ns
+
     def test_restore_never_replaces(self, world: World, taken: Storage) -> None:
         """A cache name that is taken keeps its file."""
         world.put(IMAGE, b"fetched again")

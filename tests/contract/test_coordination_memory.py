@@ -25,9 +25,7 @@ class MemoryWorld:
 
     def session(self, member: str) -> Coordination:
         """Start one more session."""
-        session = MemorySession(
-            self.server, member, self.boottime, SESSION_TIMEOUT_S
-        )
+        session = MemorySession(self.server, member, self.boottime, SESSION_TIMEOUT_S)
         session.start()
         return session
 

@@ -43,7 +43,9 @@ def main() -> int:
     chosen = parser.parse_args()
     farm.quiet()
     if chosen.table:
-        print_table(chosen.schedules, chosen.bases, [chosen.mutant] * bool(chosen.mutant))
+        print_table(
+            chosen.schedules, chosen.bases, [chosen.mutant] * bool(chosen.mutant)
+        )
         return 0
     if chosen.seed is not None:
         return replay(chosen.seed, chosen.mutant)
@@ -94,8 +96,8 @@ def many(seeds: range, mutant: str = "") -> int:
                     )
     seconds = time.monotonic() - began
     console.print(
-        f"{len(seeds)} schedules in {seconds:.0f} s, {failed} failed; "
-        f"{steps} steps, {counts['quarantined']} quarantined, {counts['purged']} purged, "
+        f"{len(seeds)} schedules in {seconds:.0f} s, {failed} failed; {steps} steps, "
+        f"{counts['quarantined']} quarantined, {counts['purged']} purged, "
         f"{counts['restored']} restored, {counts['leading']} leaderships",
         highlight=False,
     )

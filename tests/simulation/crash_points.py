@@ -81,7 +81,7 @@ def _clean(world: World, _: Striker) -> None:
 
 
 def _takeover(world: World, striker: Striker) -> None:
-    """The leader dies for good with entries in quarantine."""
+    """Let the leader die for good with entries in quarantine."""
     striker.armed = False
     world.add_cleaner("c1")
     world.scheduler.after(3.0, lambda _: world.add_cleaner("c2"))
@@ -95,7 +95,7 @@ def _takeover(world: World, striker: Striker) -> None:
 
 
 def _restore(world: World, striker: Striker) -> None:
-    """A guest begins by a name that its host still remembers; the agent restores."""
+    """Begin a guest by a name that its host still remembers: the agent restores."""
     striker.armed = False
     world.add_cleaner("c1")
     judge = world.disk.on_removal
@@ -111,13 +111,13 @@ def _restore(world: World, striker: Striker) -> None:
 
 
 def _start(world: World, _: Striker) -> None:
-    """An agent starts and joins, and its host has a guest."""
+    """Let an agent start and join whose host has a guest."""
     _guest(world, "n1", 0)
     world.add_cleaner("c1")
 
 
 def _finalize(world: World, _: Striker) -> None:
-    """An operator finalizes the rollout; nothing goes before that."""
+    """Let an operator finalize the rollout; nothing goes before that."""
     world.add_cleaner("c1")
 
     def word(port: Any, disk: Any) -> None:
@@ -131,7 +131,7 @@ def _finalize(world: World, _: Striker) -> None:
 
 
 def _expunge(world: World, _: Striker) -> None:
-    """A node is off for good; an operator expunges it, and all goes on."""
+    """Let an operator expunge a node that is off for good."""
     world.add_cleaner("c1")
     world.add_node("n3")
 

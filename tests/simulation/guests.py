@@ -150,7 +150,7 @@ class Nova:
             self._one_thing()
 
     def end(self) -> None:
-        """It is gone, and its locks with it."""
+        """Let go of what it held: it is gone."""
         if self._held is not None:
             self._host.locks.let_go(self._held)
             self._held = None

@@ -90,5 +90,5 @@ class MemoryLocks:
         return kept
 
     def end(self) -> None:
-        """The process ended, and its helper with it."""
+        """End the helper, as the process's end does."""
         self.release()

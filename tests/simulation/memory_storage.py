@@ -107,7 +107,11 @@ class Mount:
         if folder.gone:
             raise OSError(errno.ESTALE, folder.title)
         kept = self._listings.get(folder)
-        if kept is not None and self._now_s() - kept[0] <= self.cache_s and self._stale():
+        if (
+            kept is not None
+            and self._now_s() - kept[0] <= self.cache_s
+            and self._stale()
+        ):
             return kept[1]
         found = dict(folder.names)
         if self.cache_s:
@@ -130,7 +134,9 @@ def _reading(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise storage_error(error, f"{what} ({os.strerror(error.errno or 0)})") from error
+        raise storage_error(
+            error, f"{what} ({os.strerror(error.errno or 0)})"
+        ) from error
 
 
 @contextmanager

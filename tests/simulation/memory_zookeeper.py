@@ -18,7 +18,6 @@ from tooz import utils as tooz_utils
 
 from sharedcache.core.ports import (
     Candidacy,
-    Check,
     ConflictError,
     CoordinationError,
     Create,
@@ -37,7 +36,9 @@ OPERATION_BYTES = 160
 NODES = "groups/nodes"
 ELECTION = "groups/cleaners/leader"
 
-_COMPONENT = re.compile(r"(?!\.{1,2}\Z)[^/\x00-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\uffff]+\Z")
+_COMPONENT = re.compile(
+    r"(?!\.{1,2}\Z)[^/\x00-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\uffff]+\Z"
+)
 
 
 @lru_cache(maxsize=4096)
@@ -93,7 +94,7 @@ class MemoryZooKeeper:
         return len(self._times)
 
     def applied_by(self, when: float) -> int:
-        """Number of the last transaction that was committed by a time."""
+        """Return the number of the last transaction committed by a time."""
         if not self._times or self._times[-1] <= when:
             return len(self._times)
         return bisect_right(self._times, when)
@@ -175,7 +176,7 @@ class MemoryZooKeeper:
             for path in dict.fromkeys(path for path, _ in undo):
                 self.on_change(path)
 
-    def _apply(
+    def _apply(  # noqa: PLR0911 - one return for each way to fail
         self, operation: Operation, owner: int, undo: list[tuple[str, Record | None]]
     ) -> str | None:
         """Apply one operation; return why it cannot be, ``None`` if it was."""
@@ -236,7 +237,7 @@ class MemoryZooKeeper:
                 parent.families.append((number, names))
 
     def next_sequence(self) -> int:
-        """Number of the next node of the election; never used again."""
+        """Return the next number of the election; none is used again."""
         self._sequence += 1
         return self._sequence
 
@@ -329,18 +330,18 @@ class MemorySession:
         return frozenset(self._watched)
 
     def lose_contact(self) -> None:
-        """The servers hear no more of this session from now on."""
+        """Note that the servers hear no more of this session."""
         if self._lost_at is None:
             self._lost_at = self._boottime()
 
     def regain_contact(self) -> None:
-        """The connection is back: every watch was disturbed."""
+        """Note that the connection is back, and every watch disturbed."""
         self._lost_at = None
         self._disturbed += 1
         self.connection += 1
 
     def bounce(self) -> None:
-        """The connection broke and came back at once, perhaps elsewhere."""
+        """Note that the connection broke and came back, perhaps elsewhere."""
         self._disturbed += 1
         self.connection += 1
 

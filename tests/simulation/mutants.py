@@ -13,16 +13,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sharedcache import ledger
-from sharedcache.cleaner import act, lead, observe, operator, purge, service, settle, take
+from sharedcache.cleaner import (
+    act,
+    lead,
+    observe,
+    operator,
+    purge,
+    service,
+    settle,
+    take,
+)
 from sharedcache.core import gate, planner, rounds, window
 from sharedcache.core.model import Uses
 from sharedcache.core.policy import MissingNodes
-from sharedcache.core.ports import (
-    Check,
-    OutcomeUnknownError,
-    SessionChangedError,
-)
-from sharedcache.node import look, publish, restore
+from sharedcache.core.ports import Check
+from sharedcache.node import look, restore
 from sharedcache.node import service as node_service
 from tests.simulation import daemons, process
 from tests.simulation.memory_storage import MemoryStorage
@@ -227,7 +232,7 @@ def degraded_counts(patch: Patch) -> None:
     def report(self: Any, *args: Any, **kw: Any) -> Any:
         return replace(real(self, *args, **kw), failures=())
 
-    def sources(self: look.Looker, failures: list[Any]) -> Uses:
+    def sources(self: look.Looker, _: list[Any]) -> Uses:
         union = Uses()
         for source in self.world.sources:
             try:
@@ -266,9 +271,7 @@ def no_restore(patch: Patch) -> None:
 def restore_unasked(patch: Patch) -> None:
     """Publish the intent without a look at the authorisation."""
 
-    def publish_intent(
-        self: Any, ground: Any, entry: Any, report_with: Any
-    ) -> bool:
+    def publish_intent(self: Any, ground: Any, _: Any, report_with: Any) -> bool:
         self.publisher.publish(report_with(frozenset(self.intents)), ground.manifest)
         return True
 
@@ -392,8 +395,17 @@ def empty_join(patch: Patch) -> None:
     real = MemorySession.join
 
     def join(self: MemorySession, capabilities: Any) -> None:
-        nothing = {"images": b"", "kernels": b"", "ramdisks": b"", "families": b"", "names": []}
-        real(self, {**capabilities, "now": nothing, "since": nothing, "sees": [], "saw": []})
+        nothing = {
+            "images": b"",
+            "kernels": b"",
+            "ramdisks": b"",
+            "families": b"",
+            "names": [],
+        }
+        real(
+            self,
+            {**capabilities, "now": nothing, "since": nothing, "sees": [], "saw": []},
+        )
 
     patch.set(MemorySession, "join", join)
 
@@ -511,6 +523,3 @@ def no_adoption(patch: Patch) -> None:
 def no_resume(patch: Patch) -> None:
     """Leave an authorisation of one's own standing."""
     patch.set(purge.Purger, "resume", lambda *_: False)
-
-
-_ = (OutcomeUnknownError, SessionChangedError, publish)

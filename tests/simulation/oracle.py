@@ -145,7 +145,9 @@ class Oracle:
 
     def _read(self, path: str) -> Any:
         record = self._world.zookeeper.record(path)
-        return None if record is None or not record.data else msgpack.unpackb(record.data)
+        return (
+            None if record is None or not record.data else msgpack.unpackb(record.data)
+        )
 
     def _require_gate(self, what: str, *, purging: bool) -> None:
         """Require that at this instant no reason stands that shuts the gate."""

@@ -148,11 +148,9 @@ def perform(
     actor.in_flight = None
     try:
         if changes:
-            result = _change(process, kind, name, call, odds, strike)
+            result = _change(process, kind, name, call, strike)
         else:
-            if kind == "storage" and scheduler.chance(odds.error):
-                raise StorageError(f"{name}: input/output error", errno.EIO)
-            result = call()
+            result = _look(process, kind, name, call)
     except Exception as error:
         if scheduler.trace is not None:
             scheduler.tell(actor.name, f"{_shown(kind, name, args)} ! {error!r}")
@@ -160,6 +158,14 @@ def perform(
     if scheduler.trace is not None:
         scheduler.tell(actor.name, f"{_shown(kind, name, args)} -> {_brief(result)}")
     return result
+
+
+def _look(process: Process, kind: str, name: str, call: Callable[[], Any]) -> Any:
+    """Let a look have its answer, or fail."""
+    odds = process.odds()
+    if kind == "storage" and process.world.scheduler.chance(odds.error):
+        raise StorageError(f"{name}: input/output error", errno.EIO)
+    return call()
 
 
 def _landing(
@@ -207,15 +213,10 @@ def _wait_for_network(process: Process, name: str) -> None:
 
 
 def _change(
-    process: Process,
-    kind: str,
-    name: str,
-    call: Callable[[], Any],
-    odds: Odds,
-    strike: str,
+    process: Process, kind: str, name: str, call: Callable[[], Any], strike: str
 ) -> Any:
     """Let a change happen, be refused, or leave its caller in doubt."""
-    scheduler = process.world.scheduler
+    scheduler, odds = process.world.scheduler, process.odds()
     if strike == "before":
         process.die()
     if name == "resign":

@@ -241,10 +241,11 @@ class Process:
 
     def lock_port(self) -> MemoryLocks:
         """Make the locks' helper of this run."""
-        self.locks = MemoryLocks(
-            self.host.locks, lambda seconds: self.actor.sleep(seconds)
-        )
+        self.locks = MemoryLocks(self.host.locks, self._wait)
         return self.locks
+
+    def _wait(self, seconds: float) -> None:
+        self.actor.sleep(seconds)
 
     def odds(self) -> Odds:
         """Return what may happen to this process's calls now."""

@@ -119,7 +119,9 @@ def _crowded(rng: random.Random) -> Profile:
         events=rng.random() < 0.4,
         uneven=rng.random() < 0.7,
         odds=odds,
-        troubles=rng.choice(((), ("source",), ("kill", "source"), (rng.choice(TROUBLES),))),
+        troubles=rng.choice(
+            ((), ("source",), ("kill", "source"), (rng.choice(TROUBLES),))
+        ),
         trouble_interval_s=rng.choice((1.0, 4.0)),
     )
 

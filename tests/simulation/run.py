@@ -63,7 +63,9 @@ def _run(world: World) -> Result:
     limit = scheduler.now + bound_s(profile)
     scheduler.run(limit, lambda: bool(flag) or broken() > 0)
     if not broken() and not flag:
-        world.oracle.say(f"not settled in {bound_s(profile):.0f} s: {world.unsettled()}")
+        world.oracle.say(
+            f"not settled in {bound_s(profile):.0f} s: {world.unsettled()}"
+        )
     if flag:
         # It stays as it is: nothing that is used goes now.
         scheduler.run(scheduler.now + 3.0, lambda: broken() > 0)

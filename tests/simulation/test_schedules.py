@@ -53,7 +53,9 @@ def _digest(seed: int) -> str:
 @pytest.mark.parametrize("seed", [3, 12, 29])
 def test_a_seed_is_replayed_exactly(seed: int) -> None:
     """A seed alone decides all that happens, in another process too."""
-    program = f"from tests.simulation.test_schedules import _digest; print(_digest({seed}))"
+    program = (
+        f"from tests.simulation.test_schedules import _digest; print(_digest({seed}))"
+    )
     other = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],
         check=True,

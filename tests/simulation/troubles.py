@@ -132,7 +132,7 @@ class Troubles:
         self._scheduler.after(self._for_a_while(1.0), self._stopped, host)
 
     def _stopped(self, host: Host) -> None:
-        """The host goes off, whether its agent has finished or not."""
+        """Switch a host off, whether its agent has finished or not."""
         host.up, host.witnessed = False, False
         self._world.agents[host.name].kill()
         self._off(host)
@@ -173,7 +173,9 @@ class Troubles:
             return
         source = host.source
         source.fails = True
-        self._scheduler.after(self._for_a_while(), lambda _: setattr(source, "fails", False))
+        self._scheduler.after(
+            self._for_a_while(), lambda _: setattr(source, "fails", False)
+        )
 
     # Operators and newcomers.
 

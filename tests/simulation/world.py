@@ -8,14 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import agents.node
+from agents.process import ProcessFailedError
 from sharedcache.cleaner.finalize import found
-from sharedcache.core.names import Kind
 from sharedcache.core.ports import StorageError
 from sharedcache.node.world import AgentRefusedError, SupersededError
-from agents.process import ProcessFailedError
 from tests.simulation import daemons
 from tests.simulation.guests import Guests, Nova
 from tests.simulation.hunter import Hunter
@@ -117,7 +115,9 @@ class World:
         )
         session.start()
         storage = MemoryStorage(Mount(self.disk, lambda: self.scheduler.now))
-        found(session, storage, CLUSTER, "identity-of-this-cluster", self.founding_schema)
+        found(
+            session, storage, CLUSTER, "identity-of-this-cluster", self.founding_schema
+        )
         session.stop()
 
     def token(self) -> str:
@@ -224,7 +224,12 @@ class World:
     def process_ended(self, process: Process, error: BaseException | None) -> None:
         """Judge how a daemon ended by itself."""
         self.scheduler.tell(process.title, f"ends {error!r}")
-        expected = (ProcessFailedError, AgentRefusedError, SupersededError, StorageError)
+        expected = (
+            ProcessFailedError,
+            AgentRefusedError,
+            SupersededError,
+            StorageError,
+        )
         if error is not None and not isinstance(error, expected):
             self.oracle.say(f"{process.title} died of {error!r}")
 
@@ -298,11 +303,3 @@ class World:
 def profile_of(seed: int | str) -> Profile:
     """Draw the profile that a seed decides."""
     return draw(random.Random(f"profile of {seed}"))  # noqa: S311 - a schedule
-
-
-def min_ages(seconds: float) -> dict[Kind, float]:
-    """Return one minimum age for every kind."""
-    return {kind: seconds for kind in Kind if kind is not Kind.UNRECOGNISED}
-
-
-AnyPort = Any
