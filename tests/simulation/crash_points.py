@@ -13,7 +13,7 @@ from tests.simulation.memory_disk import Inode, Removal
 from tests.simulation.process import Process
 from tests.simulation.profile import Profile
 from tests.simulation.run import CHECK_S
-from tests.simulation.troubles import say
+from tests.simulation.troubles import Desk, say
 from tests.simulation.world import Result, World
 
 MODES = ("before", "after", "unknown", "lost", "late")
@@ -120,10 +120,10 @@ def _finalize(world: World, _: Striker) -> None:
     """Let an operator finalize the rollout; nothing goes before that."""
     world.add_cleaner("c1")
 
-    def word(port: Any, disk: Any) -> None:
-        observed = Observer(port, disk).observe(scan=False)
+    def word(at: Desk) -> None:
+        observed = Observer(at.zookeeper, at.storage).observe(scan=False)
         try:
-            finalize(port, disk, observed, "operator", 0.0)
+            finalize(at.zookeeper, at.storage, observed, "operator", 0.0)
         except RefusedError as error:
             raise operator.CoordinationError(str(error)) from error
 
@@ -141,9 +141,9 @@ def _expunge(world: World, _: Striker) -> None:
 
     world.scheduler.after(2.0, off)
 
-    def word(port: Any, disk: Any) -> None:
+    def word(at: Desk) -> None:
         try:
-            operator.expunge(port, disk, "n3", 0.0)
+            operator.expunge(at.zookeeper, at.storage, "n3", 0.0)
         except RefusedError as error:
             # Its session has not ended yet.
             raise operator.CoordinationError(str(error)) from error

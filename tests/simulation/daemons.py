@@ -83,6 +83,7 @@ def cleaner_policy(process: Process) -> CleanerPolicy:
         batch=profile.batch,
         lock_hold_s=LOCK_S,
         max_share_percent=100.0,
+        max_shrink_percent=100.0,
     )
 
 
@@ -101,6 +102,7 @@ def cleaner(process: Process) -> None:
             clock=clock,
             tokens=SeededTokens(world),
             journal=TracingJournal(world, process.title),
+            stopping=process.stop.wanted,
         )
     )
     stop: Any = process.stop

@@ -39,6 +39,7 @@ LOCAL = frozenset(
         "stopping",
         "compute_stopped",
         "guests_gone",
+        "seen_otherwise",
     }
 )
 """What a process answers without asking anybody."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sharedcache.cleaner import operator
 from sharedcache.cleaner.finalize import RefusedError
+from sharedcache.cleaner.restore import OperatorRestore
 from sharedcache.core.ports import CoordinationError, OutcomeUnknownError, StorageError
 from tests.simulation.memory_storage import MemoryStorage
 from tests.simulation.ports import Scheduled
-from tests.simulation.process import Host, Process
+from tests.simulation.process import Host, Process, SeededTokens, SimulatedClock
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -18,8 +20,20 @@ if TYPE_CHECKING:
 LONGEST_S = 15.0
 SHORT_S = 3.0
 
-Word = Callable[[Any, Any], object]
-"""A command of an operator, on ports of ZooKeeper and of the storage."""
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The ports of one operator's command line."""
+
+    zookeeper: Any
+    storage: Any
+    locks: Any
+    clock: Any
+    tokens: Any
+
+
+Word = Callable[[Desk], object]
+"""A command of an operator."""
 
 
 class Troubles:
@@ -199,29 +213,35 @@ class Troubles:
 
     def operator(self) -> None:
         """Let an operator say something, and take it back later."""
-        word = self._random.choice(("pause", "hold", "expect"))
+        word = self._random.choice(("pause", "hold", "expect", "restore"))
+        name = self._random.choice(self._world.images)
         if word == "pause":
             self._say(
-                lambda port, _: operator.pause(port, "simulated"),
-                lambda port, _: operator.resume(port),
+                lambda at: operator.pause(at.zookeeper, "simulated"),
+                lambda at: operator.resume(at.zookeeper),
             )
         elif word == "hold":
-            name = self._random.choice(self._world.images)
             self._say(
-                lambda port, _: operator.hold(port, name, "simulated"),
-                lambda port, _: operator.release(port, name),
+                lambda at: operator.hold(at.zookeeper, name, "simulated"),
+                lambda at: operator.release(at.zookeeper, name),
+            )
+        elif word == "restore":
+            self._say(
+                lambda at: OperatorRestore(
+                    at.zookeeper, at.storage, at.locks, at.clock, at.tokens
+                ).run(name)
             )
         else:
             self._say(
-                lambda port, _: operator.expect(port, "n9"),
-                lambda port, disk: operator.expunge(port, disk, "n9", 0.0),
+                lambda at: operator.expect(at.zookeeper, "n9"),
+                lambda at: operator.expunge(at.zookeeper, at.storage, "n9", 0.0),
             )
 
-    def _say(self, what: Word, back: Word) -> None:
+    def _say(self, *words: Word) -> None:
         """Let an operator give a command, wait, and take it back."""
         self._operators += 1
         title = f"operator-{self._operators}"
-        say(self._world, title, self._for_a_while(), what, back)
+        say(self._world, title, self._for_a_while(), *words)
 
 
 def say(world: World, title: str, wait_s: float, *words: Word) -> None:
@@ -231,21 +251,26 @@ def say(world: World, title: str, wait_s: float, *words: Word) -> None:
     def body(process: Process) -> None:
         process.wanted = False
         session = process.connect_with(title, 4.0)
-        port = Scheduled(process, "zookeeper", session)
-        disk = Scheduled(process, "storage", MemoryStorage(host.mount))
+        at = Desk(
+            Scheduled(process, "zookeeper", session),
+            Scheduled(process, "storage", MemoryStorage(host.mount)),
+            Scheduled(process, "locks", process.lock_port()),
+            SimulatedClock(process),
+            SeededTokens(world),
+        )
         for word in words:
-            _insist(process, word, port, disk)
+            _insist(process, word, at)
             process.actor.sleep(wait_s)
 
     Process(world, host, title, body).start()
 
 
-def _insist(process: Process, word: Word, port: Any, disk: Any) -> None:
+def _insist(process: Process, word: Word, at: Desk) -> None:
     """Give a command again and again until it is known to be done or refused."""
     while True:
         try:
-            port.start(1.0)
-            word(port, disk)
+            at.zookeeper.start(1.0)
+            word(at)
         except (CoordinationError, OutcomeUnknownError, StorageError):
             process.actor.sleep(0.5)
         except RefusedError:
