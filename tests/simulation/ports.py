@@ -65,6 +65,24 @@ ZOOKEEPER_CHANGES = frozenset(
     {"commit", "join", "update_capabilities", "leave", "campaign", "resign", "ensure"}
 )
 
+SHARP = frozenset(
+    {
+        "commit",
+        "epoch_make",
+        "epoch_move",
+        "epoch_remove",
+        "epoch_seal",
+        "purge",
+        "quarantine",
+        "restore",
+        "update_capabilities",
+    }
+)
+"""Where trouble hurts most, and so comes more often."""
+
+SHARPER = 8.0
+MOST = 0.25
+
 IN_AN_EPOCH = frozenset({"quarantine", "restore", "purge", "epoch_move", "epoch_time"})
 
 REFUSALS = (errno.EACCES, errno.ESTALE, errno.ENOSPC, errno.EBUSY)
@@ -135,7 +153,7 @@ def perform(
     if actor.dead:
         raise KilledError
     odds = process.odds()
-    if scheduler.chance(odds.pause):
+    if scheduler.chance(_sharpened(odds.pause, name)):
         process.pause(scheduler.stretch(*odds.pause_s))
     changes = name in STORAGE_CHANGES or name in ZOOKEEPER_CHANGES
     strike = process.strike(name) if changes else ""
@@ -159,6 +177,11 @@ def perform(
     if scheduler.trace is not None:
         scheduler.tell(actor.name, f"{_shown(kind, name, args)} -> {_brief(result)}")
     return result
+
+
+def _sharpened(odds: float, name: str) -> float:
+    """Return the odds of a trouble for one call: higher where it hurts."""
+    return min(MOST, SHARPER * odds) if name in SHARP else odds
 
 
 def _look(process: Process, kind: str, name: str, call: Callable[[], Any]) -> Any:
@@ -227,7 +250,8 @@ def _change(
     if strike == "lost" or (not strike and scheduler.chance(odds.lost_request)):
         process.bounce(kind)
         raise lost
-    if strike == "late" or (not strike and scheduler.chance(odds.late)):
+    late = _sharpened(odds.late, name)
+    if strike == "late" or (not strike and scheduler.chance(late)):
         process.land_later(_landing(process, kind, name, call), odds.late_s)
         raise lost
     if kind == "storage" and not strike and scheduler.chance(odds.refusal):

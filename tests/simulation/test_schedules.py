@@ -17,8 +17,8 @@ SCHEDULES = int(os.environ.get("SCHEDULES", "3000"))
 FIRST = 1
 
 LEAST = {
-    "quarantined": 1.0,
-    "purged": 0.8,
+    "quarantined": 5.0,
+    "purged": 4.0,
     "restored": 0.05,
     "leading": 1.0,
     "sealed-epoch": 0.2,

@@ -249,7 +249,6 @@ def say(world: World, title: str, wait_s: float, *words: Word) -> None:
     host = world.add_host(title)
 
     def body(process: Process) -> None:
-        process.wanted = False
         session = process.connect_with(title, 4.0)
         at = Desk(
             Scheduled(process, "zookeeper", session),
@@ -261,6 +260,7 @@ def say(world: World, title: str, wait_s: float, *words: Word) -> None:
         for word in words:
             _insist(process, word, at)
             process.actor.sleep(wait_s)
+        process.wanted = False
 
     Process(world, host, title, body).start()
 
