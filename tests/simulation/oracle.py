@@ -39,6 +39,10 @@ class Oracle:
         self._world.scheduler.tell("ORACLE", what)
         self.violations.append(f"{self._world.scheduler.now:.3f} s: {what}")
 
+    def took_office(self, epoch: int) -> None:
+        """Note that a leader has done all that it must before it acts."""
+        self._highest = max(self._highest, epoch)
+
     # The storage.
 
     def removed(self, removal: Removal) -> None:
@@ -92,7 +96,7 @@ class Oracle:
     def _acts(self, who: str, epoch: int) -> None:
         if epoch < self._highest:
             self.say(
-                f"{who} acted in epoch {epoch} after epoch {self._highest} had acted"
+                f"{who} acted in epoch {epoch} after epoch {self._highest} had begun"
             )
         self._highest = max(self._highest, epoch)
         self._owned(who, epoch)

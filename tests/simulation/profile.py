@@ -90,7 +90,7 @@ def _crowded(rng: random.Random) -> Profile:
     )
     odds = Odds(
         pause=_some(rng, 0.7, 0.005, 0.02, 0.05),
-        pause_s=(0.05, rng.choice((2.0, 6.0))),
+        pause_s=(0.05, rng.choice((2.0, 10.0))),
         lost_answer=_some(rng, 0.2, 0.01),
         late=_some(rng, 0.2, 0.01),
         late_s=(0.05, 4.0),
@@ -98,7 +98,8 @@ def _crowded(rng: random.Random) -> Profile:
     )
     return Profile(
         nodes=rng.choice((2, 2, 3)),
-        cleaners=rng.choice((1, 1, 2)),
+        cleaners=rng.choice((1, 2, 2)),
+        session_timeout_s=rng.choice((1.0, 4.0)),
         images=rng.choice((3, 6, 9)),
         guests=rng.choice((1, 1, 2)),
         trouble_s=15.0 * pace,
@@ -122,7 +123,7 @@ def _crowded(rng: random.Random) -> Profile:
         troubles=rng.choice(
             ((), ("source",), ("kill", "source"), (rng.choice(TROUBLES),))
         ),
-        trouble_interval_s=rng.choice((1.0, 4.0)),
+        trouble_interval_s=pace * rng.choice((3.0, 8.0)),
     )
 
 

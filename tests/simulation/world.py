@@ -218,6 +218,8 @@ class World:
         if self.scheduler.trace is not None:
             rest = " ".join(f"{key}={value}" for key, value in fields.items())
             self.scheduler.tell(who, f"says {name} {rest}")
+        if name == "leading":
+            self.oracle.took_office(int(str(fields["epoch"])))
         if name == "plan-rejected":
             self.oracle.say(f"{who}: planner and checker disagree: {fields['why']}")
 
