@@ -10,14 +10,15 @@ from tests.simulation.run import simulate
 FIRST = 500_000
 
 SOON = {
-    "old-look": 30,
-    "no-gone-check": 60,
-    "restore-by-rename": 120,
-    "no-veto": 120,
-    "no-roster-counter": 200,
+    "old-look": 60,
+    "restore-by-rename": 60,
+    "no-events": 100,
+    "no-restore": 120,
     "ephemeral-roster": 120,
+    "no-veto": 150,
+    "no-gone-check": 200,
 }
-"""Within how many schedules each must be found; about ten times the median."""
+"""Within how many schedules each must be found."""
 
 
 @pytest.mark.timeout(600)
