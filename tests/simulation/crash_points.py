@@ -13,7 +13,7 @@ from tests.simulation.memory_disk import Inode, Removal
 from tests.simulation.process import Process
 from tests.simulation.profile import Profile
 from tests.simulation.run import CHECK_S
-from tests.simulation.troubles import Desk, say
+from tests.simulation.troubles import OPERATOR, Desk, say
 from tests.simulation.world import Result, World
 
 MODES = ("before", "after", "unknown", "lost", "late")
@@ -143,7 +143,7 @@ def _expunge(world: World, _: Striker) -> None:
 
     def word(at: Desk) -> None:
         try:
-            operator.expunge(at.zookeeper, at.storage, "n3", 0.0)
+            operator.expunge(at.zookeeper, at.storage, "n3", OPERATOR)
         except RefusedError as error:
             # Its session has not ended yet.
             raise operator.CoordinationError(str(error)) from error

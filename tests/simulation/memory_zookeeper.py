@@ -17,6 +17,7 @@ from typing import Any
 from tooz import utils as tooz_utils
 
 from sharedcache.core.ports import (
+    Append,
     Candidacy,
     ConflictError,
     CoordinationError,
@@ -58,10 +59,12 @@ class _Node:
     """One path: its record now, its children now, and what both were before.
 
     Histories hold (transaction, value) from old to new; the children's is only
-    written when a name comes or goes.
+    written when a name comes or goes.  ``created`` counts the children that were
+    ever created.
     """
 
     record: Record | None = None
+    created: int = 0
     children: set[str] = field(default_factory=set)
     history: list[tuple[int, Record | None]] = field(default_factory=list)
     families: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
@@ -167,6 +170,8 @@ class MemoryZooKeeper:
             why = self._apply(operation, owner, undo)
             if why is not None:
                 for path, record in reversed(undo):
+                    if record is None:
+                        self._nodes[_parent(path)].created -= 1
                     self._put(path, record)
                 raise ConflictError(index, why, operation.path)
         self._remember([path for path, _ in undo], undo)
@@ -181,14 +186,18 @@ class MemoryZooKeeper:
     ) -> str | None:
         """Apply one operation; return why it cannot be, ``None`` if it was."""
         path = operation.path
+        if isinstance(operation, Append):
+            above = self._nodes.get(_parent(path))
+            path += f"{0 if above is None else above.created:010d}"
         node = self._nodes.get(path)
         record = None if node is None else node.record
-        if isinstance(operation, Create):
+        if isinstance(operation, Create | Append):
             if record is not None:
                 return "exists"
             parent = self._nodes.get(_parent(path))
             if parent is None or parent.record is None:
                 return "missing"
+            parent.created += 1
             undo.append((path, None))
             self._put(path, Record(operation.data, 0, owner))
             return None
@@ -436,7 +445,7 @@ class MemorySession:
         size = 0
         for operation in operations:
             size += len(checked(operation.path)) + OPERATION_BYTES
-            if isinstance(operation, Create | Set):
+            if isinstance(operation, Create | Set | Append):
                 size += len(operation.data)
         _check_size(size)
         self.server.commit(operations, session)

@@ -85,8 +85,12 @@ class Oracle:
             self._acts(who, int(removal.folder.title))
             self._world.counts["purged"] += 1
         elif removal.to.title.isdigit():
+            if removal.to is removal.folder:
+                # An entry gets a new name after a restore: a leader's act.
+                self._acts(who, int(removal.to.title))
+                return
             self._owned(who, int(removal.to.title))
-            if int(removal.to.title) <= int(removal.folder.title):
+            if int(removal.to.title) < int(removal.folder.title):
                 self.say(f"{who} moved {removal.name} back to epoch {removal.to.title}")
         else:
             self.say(f"{who} renamed {removal.name} out of quarantine")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sharedcache.cleaner import operator
 from sharedcache.cleaner.finalize import RefusedError
 from sharedcache.cleaner.restore import OperatorRestore
+from sharedcache.core.acts import Signature
 from sharedcache.core.ports import CoordinationError, OutcomeUnknownError, StorageError
 from tests.simulation.memory_storage import MemoryStorage
 from tests.simulation.ports import Scheduled
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 LONGEST_S = 15.0
+OPERATOR = Signature("operator@desk", 0.0)
 SHORT_S = 3.0
 
 
@@ -217,24 +219,29 @@ class Troubles:
         name = self._random.choice(self._world.images)
         if word == "pause":
             self._say(
-                lambda at: operator.pause(at.zookeeper, "simulated"),
-                lambda at: operator.resume(at.zookeeper),
+                lambda at: operator.pause(at.zookeeper, "simulated", OPERATOR),
+                lambda at: operator.resume(at.zookeeper, OPERATOR),
             )
         elif word == "hold":
             self._say(
-                lambda at: operator.hold(at.zookeeper, name, "simulated"),
-                lambda at: operator.release(at.zookeeper, name),
+                lambda at: operator.hold(at.zookeeper, name, "simulated", OPERATOR),
+                lambda at: operator.release(at.zookeeper, name, OPERATOR),
             )
         elif word == "restore":
             self._say(
                 lambda at: OperatorRestore(
-                    at.zookeeper, at.storage, at.locks, at.clock, at.tokens
+                    at.zookeeper,
+                    at.storage,
+                    at.locks,
+                    at.clock,
+                    at.tokens,
+                    OPERATOR.who,
                 ).run(name)
             )
         else:
             self._say(
-                lambda at: operator.expect(at.zookeeper, "n9"),
-                lambda at: operator.expunge(at.zookeeper, at.storage, "n9", 0.0),
+                lambda at: operator.expect(at.zookeeper, "n9", OPERATOR),
+                lambda at: operator.expunge(at.zookeeper, at.storage, "n9", OPERATOR),
             )
 
     def _say(self, *words: Word) -> None:

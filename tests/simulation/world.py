@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import agents.node
 from agents.process import ProcessFailedError
 from sharedcache.cleaner.finalize import found
+from sharedcache.core.acts import Signature
 from sharedcache.core.ports import StorageError
 from sharedcache.node.world import AgentRefusedError, SupersededError
 from tests.simulation import daemons
@@ -32,6 +33,7 @@ from tests.simulation.profile import Profile, draw
 from tests.simulation.scheduler import Actor, Scheduler
 
 CLUSTER = "simulated"
+OPERATOR = Signature("operator@desk", 0.0)
 OLD_S = 10_000.0
 CHECK_S = 0.5
 
@@ -116,7 +118,12 @@ class World:
         session.start()
         storage = MemoryStorage(Mount(self.disk, lambda: self.scheduler.now))
         found(
-            session, storage, CLUSTER, "identity-of-this-cluster", self.founding_schema
+            session,
+            storage,
+            CLUSTER,
+            "identity-of-this-cluster",
+            self.founding_schema,
+            by=OPERATOR,
         )
         session.stop()
 
