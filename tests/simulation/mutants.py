@@ -177,8 +177,8 @@ def old_look(patch: Patch) -> None:
     patch.set(take, "taken", taken)
     rewrite = act.Actor.rewrite
 
-    def rewrite_(self: act.Actor, name: str, change: act.Change) -> None:
-        rewrite(self, name, lambda entry, _: change(entry, 1))
+    def rewrite_(self: act.Actor, name: str, change: act.Change, *rest: Any) -> None:
+        rewrite(self, name, lambda entry, _: change(entry, 1), *rest)
 
     patch.set(act.Actor, "rewrite", rewrite_)
 
@@ -516,7 +516,7 @@ def window_latest(patch: Patch) -> None:
 @_mutant("files that no record names are not adopted", "liveness")
 def no_adoption(patch: Patch) -> None:
     """Leave what lies in quarantine without a record."""
-    patch.set(settle.Settler, "_adopt", lambda *_: None)
+    patch.set(settle.Settler, "_adopt", lambda *_, **__: None)
 
 
 @_mutant("an interrupted authorisation is not resumed", "liveness")

@@ -6,7 +6,7 @@ bound to, and every name that went.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -165,19 +165,22 @@ class Oracle:
             record = self._read(f"roster/{node}")
             if record["expunged_at"] is not None:
                 continue
-            report = record["report"]
-            if report is None:
-                self.say(f"a removal was {what} while {node} never reported")
-            elif report["kernel_naming"] != "sha1" or report["schema_version"] != 2:
-                self.say(f"a removal was {what} while {node} is of the old naming")
-            elif purging and report["failures"] and self._says_degraded(node):
-                self.say(f"a removal was {what} while {node} is degraded")
+            # The registration is written before the durable report, so a leader
+            # goes by it where there is one; a reason stands if both say so.
+            voices = [record["report"]]
+            registered = self._read(f"groups/nodes/{node}")
+            if registered is not None:
+                voices.append(registered)
+            for why in _reasons(voices, purging=purging):
+                self.say(f"a removal was {what} while {node} {why}")
 
-    def _says_degraded(self, node: str) -> bool:
-        """Whether a node's registration, if there is one, says so too.
 
-        It is written before the durable report, so one that is complete again
-        stands for its node although the durable report does not say so yet.
-        """
-        registered = self._read(f"groups/nodes/{node}")
-        return registered is None or bool(registered["failures"])
+def _reasons(voices: list[Any], *, purging: bool) -> Iterator[str]:
+    """Tell what shuts the gate by all that a node says of itself."""
+    said = [voice for voice in voices if voice is not None]
+    if not said:
+        yield "never reported"
+    elif all(v["kernel_naming"] != "sha1" or v["schema_version"] != 2 for v in said):
+        yield "is of the old naming"
+    elif purging and all(voice["failures"] for voice in said):
+        yield "is degraded"
