@@ -65,7 +65,7 @@ def agent(process: Process) -> None:
         host=host,
         journal=TracingJournal(world, process.title),
     )
-    parts: Any = SimpleNamespace(world=ports, session=coordination)
+    parts: Any = SimpleNamespace(world=ports, session=coordination, socket=None)
     settings: Any = SimpleNamespace(cluster=CLUSTER, base="/base")
     agents.node._run(parts, settings, cast("Any", clock), cast("Any", process.stop))
 
