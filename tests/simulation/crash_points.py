@@ -12,7 +12,7 @@ from sharedcache.cleaner.observe import Observer
 from tests.simulation.memory_disk import Inode, Removal
 from tests.simulation.process import Process
 from tests.simulation.profile import Profile
-from tests.simulation.run import CHECK_S
+from tests.simulation.run import CHECK_S, Settled
 from tests.simulation.troubles import OPERATOR, Desk, say
 from tests.simulation.world import Result, World
 
@@ -190,21 +190,16 @@ def _judge(world: World, operation: Operation, striker: Striker) -> Result:
     for number in range(operation.profile.nodes):
         world.add_node(f"n{number + 1}")
     operation.begin(world, striker)
-    done: list[float] = []
+    settled = Settled(world)
 
-    def check(_: object) -> None:
-        quiet = striker.armed and (striker.struck or scheduler.now > 20.0)
-        if quiet and world.settled():
-            done.append(scheduler.now)
-        else:
-            scheduler.after(CHECK_S, check)
+    def watch(_: object) -> None:
+        """Begin to judge once the strike is over, or can come no more."""
+        settled.ready = striker.armed and bool(striker.struck or scheduler.now > 20.0)
+        scheduler.after(CHECK_S, watch)
 
-    scheduler.after(CHECK_S, check)
-    scheduler.run(LIMIT_S, lambda: bool(done or broken))
-    if not done and not broken:
+    watch(None)
+    scheduler.after(CHECK_S, settled.check)
+    scheduler.run(LIMIT_S, lambda: settled.for_good or bool(broken))
+    if not settled.for_good and not broken:
         world.oracle.say(f"not settled: {world.unsettled()}")
-    if done:
-        scheduler.run(scheduler.now + 3.0, lambda: bool(broken))
-        if not broken and not world.settled():
-            world.oracle.say(f"settled and not for good: {world.unsettled()}")
     return world.result(scheduler.now)
