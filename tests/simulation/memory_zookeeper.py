@@ -297,6 +297,7 @@ class MemorySession:
         self._lost_at: float | None = None
         self.learns_at = 0.0
         self.connection = 0
+        self.requests = 0
 
     # Life.
 
@@ -384,6 +385,7 @@ class MemorySession:
             self._forget()
             self._open()
             raise DisconnectedError("the session has expired")
+        self.requests += 1
         behind = self.server.applied_by(self.server.now() - self.lag_s)
         self._view = max(self._view, behind)
         return session

@@ -198,7 +198,8 @@ def _landing(
     """Return the effect of a request that is under way without its caller.
 
     ZooKeeper drops what comes over a connection that its client has left, and
-    what belongs to a session that has ended.
+    what belongs to a session that has ended; and it takes a session's requests in
+    their order, so nothing lands after a later one.
     """
     session = process.session
     if kind != "zookeeper" or not isinstance(session, MemorySession):
@@ -206,9 +207,11 @@ def _landing(
     if name != "commit":
         return lambda: None
     connection, number = session.connection, session.raw_session
+    requests = session.requests
 
     def landing() -> object:
-        if session.connection == connection and session.server.alive(number):
+        unchanged = (session.connection, session.requests) == (connection, requests)
+        if unchanged and session.server.alive(number):
             return call()
         return None
 
