@@ -13,6 +13,7 @@ def _mutant(
     serves: str = "I1",
     search: Search = Search.SHORTEST,
     limit_s: float = 120.0,
+    memory_mb: int = 4000,
     long: bool = False,
 ) -> Run:
     return Run(
@@ -24,6 +25,7 @@ def _mutant(
         Outcome.FAILS,
         serves,
         limit_s,
+        memory_mb,
         long=long,
     )
 
@@ -226,7 +228,14 @@ LIVENESS = (
 )
 
 _FEW = "LOSSES=0"
-_SMALL = ("STARTS=1", "LOSSES=0", "FOREIGN=0", "LEADERS=1", "DEATHS=0")
+_SMALL = (
+    "STARTS=1",
+    "LOSSES=0",
+    "FOREIGN=0",
+    "LEADERS=1",
+    "DEATHS=0",
+    "RESTORES=0",
+)
 
 MUTANTS = (
     # Rounds.
@@ -309,8 +318,9 @@ MUTANTS = (
         "M_CACHE_LINKS",
         "a writer links from quarantine",
         "MAXROUND=3",
-        search=Search.EXHAUST,
-        limit_s=300,
+        "STARTS=0",
+        limit_s=240,
+        memory_mb=5500,
         long=True,
     ),
     # Taking over.

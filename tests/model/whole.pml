@@ -22,6 +22,9 @@
 #ifndef LEADERS
 #define LEADERS 2
 #endif
+#ifndef RESTORES
+#define RESTORES 1
+#endif
 #ifndef DEATHS
 #define DEATHS 1
 #endif
@@ -138,7 +141,7 @@ proctype agent(byte n) {
      used = bound[n] != 0;
      d_step { take_look(n, r1, lost, used, saw); lost = 0; r1 = 0 };
      if
-     :: here != 0 && (intends[n] || (used && name == 0)) ->
+     :: RESTORES && here != 0 && (intends[n] || (used && name == 0)) ->
         d_step { ok = (authorised == 0); auth_same[n] = 1 };
         d_step {
           if
