@@ -168,6 +168,7 @@ class Successor:
     def take_over(self) -> None:
         """Seal lower epochs, settle the manifest, clear the authorisation."""
         self.seal_lower_epochs()
+        self._tell_sealed()
         settler = Settler(self.leadership)
         settler.settle_all()
         self._clear_authorisation()
@@ -179,7 +180,6 @@ class Successor:
         for number in range(1, self.leadership.epoch):
             if not known.get(number, False):
                 self._seal(number)
-        self._tell_sealed()
 
     def _tell_sealed(self) -> None:
         """Have the seals on record; one that a crash left out is told by its file."""
