@@ -87,6 +87,18 @@ simulate: bootstrap ## Run the shipped services under 100,000 schedules
 		$(if $(SCHEDULES),--schedules $(SCHEDULES)) $(if $(FIRST),--first $(FIRST)) \
 		$(if $(SEED),--seed $(SEED)) $(if $(MUTANT),--mutant $(MUTANT))
 
+# Every process that a test starts reports what it ran.  TESTS="tests/unit" runs a
+# part, KEEP=1 adds it to what earlier parts ran; tracing makes everything slower,
+# so by default fewer schedules are simulated.
+TESTS ?= tests
+.PHONY: coverage
+coverage: bootstrap-tests ## Run the tests and report which code none of them ran
+	@[ -n "$(KEEP)" ] || rm -f .coverage .coverage.*
+	@status=0; \
+	SCHEDULES=$${SCHEDULES:-300} $(BIN)/coverage run -m pytest -q $(PYTEST_ARGS) \
+		$(TESTS) || status=$$?; \
+	$(BIN)/coverage combine --quiet --append; $(BIN)/coverage report; exit $$status
+
 .PHONY: bench
 bench: bootstrap ## Run the benchmarks
 	$(call heading,Benchmarks)
@@ -115,5 +127,5 @@ venv: ## Make .venv with the package and its tools
 .PHONY: clean
 clean: ## Remove what builds and tests leave, and .venv
 	@rm -rf .venv .kernel build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
-		.import_linter_cache .coverage ./*.egg-info
+		.import_linter_cache .coverage ./.coverage.* ./*.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
