@@ -107,6 +107,8 @@ class MemoryDisk:
         self._living(folder)
         if name in folder.names:
             raise refuse(errno.EEXIST, name)
+        if self.full and isinstance(node, Folder):
+            raise refuse(errno.ENOSPC, name)
         folder.names[name] = node
         if isinstance(node, Inode):
             node.links += 1

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sharedcache.adapters.storage.errors import FENCED, change_error, storage_error
 from sharedcache.core.model import Uses
 from sharedcache.core.ports import (
     DisconnectedError,
@@ -85,7 +87,7 @@ MOST = 0.25
 
 IN_AN_EPOCH = frozenset({"quarantine", "restore", "purge", "epoch_move", "epoch_time"})
 
-REFUSALS = (errno.EACCES, errno.ESTALE, errno.ENOSPC, errno.EBUSY)
+FAILURES = (errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOSPC, errno.EBUSY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +97,8 @@ class Odds:
     ``pause``: the process stands still before the call reaches anybody.
     ``lost_answer``: the effect happens, its answer does not come.
     ``lost_request``: neither.  ``late``: the answer is lost and the effect
-    happens later.  ``error``: a look at the storage fails; ``refusal``: a change
-    of it is refused.
+    happens later, perhaps once more after a second try.  ``error``: a look at the
+    storage fails; ``refusal``: a change of it is refused, or nobody can tell.
     """
 
     pause: float = 0.0
@@ -186,9 +188,10 @@ def _sharpened(odds: float, name: str) -> float:
 
 def _look(process: Process, kind: str, name: str, call: Callable[[], Any]) -> Any:
     """Let a look have its answer, or fail."""
-    odds = process.odds()
-    if kind == "storage" and process.world.scheduler.chance(odds.error):
-        raise StorageError(f"{name}: input/output error", errno.EIO)
+    if kind == "storage":
+        broken = process.host.broken
+        if broken or process.world.scheduler.chance(process.odds().error):
+            raise storage_error(OSError(broken or errno.EIO, name), name)
     return call()
 
 
@@ -257,11 +260,12 @@ def _change(
     if strike == "late" or (not strike and scheduler.chance(late)):
         process.land_later(_landing(process, kind, name, call), odds.late_s)
         raise lost
-    if kind == "storage" and not strike and scheduler.chance(odds.refusal):
-        number = scheduler.random.choice(REFUSALS)
-        stale = number == errno.ESTALE and name in IN_AN_EPOCH
-        refused = FencedError if stale else StorageError
-        raise refused(f"{name}: {errno.errorcode[number]}", number)
+    if kind == "storage" and not strike:
+        number = process.host.broken
+        if not number and scheduler.chance(odds.refusal):
+            number = scheduler.random.choice(FAILURES)
+        if number:
+            raise _failed(process, name, number, call)
     result = call()
     if strike == "after":
         process.die()
@@ -269,6 +273,24 @@ def _change(
         process.bounce(kind)
         raise lost
     return result
+
+
+def _failed(
+    process: Process, name: str, number: int, call: Callable[[], Any]
+) -> Exception:
+    """Return what the shipped adapter makes of an error of a change.
+
+    An error that is no refusal leaves open whether the change came about, and so
+    it may have.
+    """
+    if number in FENCED and name in IN_AN_EPOCH:
+        return FencedError(f"{name}: {errno.errorcode[number]}", number)
+    error = change_error(OSError(number, name), name)
+    if isinstance(error, OutcomeUnknownError) and process.world.scheduler.chance(0.5):
+        # Whatever else would have been refused about it, the answer is this one.
+        with suppress(StorageError, OutcomeUnknownError):
+            call()
+    return error
 
 
 def _lost(kind: str, name: str) -> Exception:

@@ -63,8 +63,9 @@ class Contact:
 class Host:
     """One host: its clock, its mount, and whether guests may start on it.
 
-    ``hung_until`` is when its mount answers again.  The clock runs at ``rate``
-    times the true one.
+    ``hung_until`` is when its mount answers again; ``broken`` the error number
+    with which it answers everything, 0 for none.  The clock runs at ``rate`` times
+    the true one.
     """
 
     world: World
@@ -78,6 +79,7 @@ class Host:
     up: bool = True
     witnessed: bool = False
     hung_until: float = 0.0
+    broken: int = 0
     shutting_down: bool = False
     source: EventSource | None = None
 

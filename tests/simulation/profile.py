@@ -17,6 +17,8 @@ TROUBLES = (
     "reboot",
     "cut",
     "hang",
+    "full",
+    "broken",
     "expire",
     "stall",
     "source",

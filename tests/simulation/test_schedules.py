@@ -13,7 +13,7 @@ import pytest
 from tests.simulation import farm
 from tests.simulation.run import simulate
 
-SCHEDULES = int(os.environ.get("SCHEDULES", "2500"))
+SCHEDULES = int(os.environ.get("SCHEDULES", "3000"))
 FIRST = 1
 
 LEAST = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -181,6 +182,22 @@ class Troubles:
         for host in chosen:
             host.hung_until = max(host.hung_until, until)
         self._scheduler.tell("storage", f"hangs for {[host.name for host in chosen]}")
+
+    def full(self) -> None:
+        """Let the storage have no space left for anything new."""
+        disk = self._world.disk
+        disk.full = True
+        self._scheduler.tell("storage", "is full")
+        self._scheduler.after(
+            self._for_a_while(), lambda _: setattr(disk, "full", False)
+        )
+
+    def broken(self) -> None:
+        """Let a host's mount answer everything with an error."""
+        host = self._random.choice(list(self._world.hosts.values()))
+        host.broken = self._random.choice((errno.EIO, errno.ESTALE))
+        self._scheduler.tell(host.name, f"has a mount that says {host.broken}")
+        self._scheduler.after(self._for_a_while(), lambda _: setattr(host, "broken", 0))
 
     def source(self) -> None:
         """Let a host's hypervisor not answer for a while."""
