@@ -36,6 +36,7 @@ from sharedcache.core.ports import (
     OutcomeUnknownError,
     StorageError,
 )
+from sharedcache.core.schema import SCHEMAS
 from sharedcache.core.wanted import IMAGE, FileKind, Wanted, wanted
 
 LOGGER = logging.getLogger("sharedcache.cache")
@@ -211,6 +212,11 @@ class SharedCache:
         )
         if isinstance(read, Unreadable):
             raise NotBoundError(f"the finalized schema cannot be read: {read.why}")
+        if SCHEMAS.row(read) is None:
+            raise NotBoundError(
+                f"schema {read} is finalized, and this release knows schemas up to "
+                f"{SCHEMAS.newest}: upgrade sharedcache on this host"
+            )
         return read
 
     def _hold_present(self, name: str, until: float) -> Hold | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sharedcache import audit, ledger
 from sharedcache.cleaner.observe import Observed
-from sharedcache.core import codec, rollout, schema
+from sharedcache.core import codec, rollout
 from sharedcache.core.acts import Act, By, Deed, Doer, Signature
 from sharedcache.core.model import Cluster, Rollout, Unreadable
 from sharedcache.core.names import Kind
@@ -18,6 +18,7 @@ from sharedcache.core.ports import (
     Set,
     Storage,
 )
+from sharedcache.core.schema import SCHEMAS
 
 
 class RefusedError(Exception):
@@ -33,7 +34,7 @@ def finalize(
     *,
     epoch: int | None = None,
 ) -> Rollout:
-    """Commit the cluster to the newest schema, durably and once.
+    """Commit the cluster to the newest schema that all support, durably and once.
 
     ``now`` is for people to read, in seconds since 1970; ``epoch`` that of the
     leader who does it by itself, ``None`` for an operator.
@@ -43,18 +44,19 @@ def finalize(
     found = observed.rollout
     if isinstance(found, Unreadable):
         raise RefusedError(f"the rollout's record cannot be read: {found.why}")
-    status = rollout.status(found.finalized_schema, observed.seen.facts.nodes)
+    facts = observed.seen.facts
+    status = rollout.status(found.finalized_schema, facts.nodes, facts.schemas)
     if status.stage is rollout.Stage.FINALIZED:
         publish_schema(storage, found)
         return found
     if status.stage is rollout.Stage.MIXED:
         raise RefusedError(_why_not(status))
-    if observed.seen.facts.strangers:
+    if facts.strangers:
         raise RefusedError(
-            f"{observed.seen.facts.strangers[0]} left a trace but is not on the "
+            f"{facts.strangers[0]} left a trace but is not on the "
             "roster: start its agent, or expunge it"
         )
-    done = Rollout(schema.newest(), who, now)
+    done = Rollout(status.target, who, now)
     audit.prepare(coordination)
     try:
         coordination.commit(
@@ -202,4 +204,4 @@ def _fitting_schema(storage: Storage) -> int:
     """Choose the newest schema for a directory without old-style names."""
     files = storage.scan()
     old = any(kind == Kind.KERNEL for kind in files.kinds)
-    return 1 if old else schema.newest()
+    return SCHEMAS.rows[0].version if old else SCHEMAS.newest

@@ -36,6 +36,7 @@ from sharedcache.core.ports import (
     StorageError,
     UndecodableMember,
 )
+from sharedcache.core.schema import SCHEMAS, SchemaTable
 
 _HEAD = (
     ledger.IDENTITY,
@@ -92,6 +93,7 @@ class Observer:
     coordination: Coordination
     storage: Storage
     missing_nodes: MissingNodes = MissingNodes.HOLD
+    schemas: SchemaTable = SCHEMAS
     _manifest: ledger.ManifestReader = field(default_factory=ledger.ManifestReader)
 
     def observe(self, *, scan: bool, epoch: int | None = None) -> Observed:
@@ -131,6 +133,7 @@ class Observer:
             else rollout.finalized_schema,
             paused=ledger.note_of(head[ledger.PAUSE], "why"),
             missing_nodes=self.missing_nodes,
+            schemas=self.schemas,
             unreadable=[f"{b} ({u.why})" for b, u in self._manifest.broken.items()],
         )
         seen = Observation(

@@ -75,6 +75,7 @@ class CleanerService:
             self.world.coordination,
             self.world.storage,
             self.world.policy.missing_nodes,
+            self.world.policy.schemas,
         )
         self.pacer = Pacer(Pace(self.world.policy.rate_per_s))
         self.trail = Trail(self.world)
@@ -260,7 +261,8 @@ class CleanerService:
             publish_schema(self.world.storage, found)
         if not self.world.policy.auto_finalize:
             return
-        status = rollout.status(found.finalized_schema, observed.seen.facts.nodes)
+        facts = observed.seen.facts
+        status = rollout.status(found.finalized_schema, facts.nodes, facts.schemas)
         if status.stage is not rollout.Stage.READY:
             return
         try:

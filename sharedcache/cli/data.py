@@ -7,7 +7,7 @@ from typing import Any
 
 from sharedcache.cleaner import brake
 from sharedcache.cleaner.observe import Observed
-from sharedcache.core import rollout, schema
+from sharedcache.core import rollout
 from sharedcache.core.gate import Gate, NodeView
 from sharedcache.core.holders import holders
 from sharedcache.core.model import ManifestEntry, NodeState, Report, Rollout
@@ -43,11 +43,12 @@ def rollout_state(observed: Observed) -> Data:
     """
     found = observed.rollout
     finalized = found.finalized_schema if isinstance(found, Rollout) else 0
-    status = rollout.status(finalized, observed.seen.facts.nodes)
+    facts = observed.seen.facts
+    status = rollout.status(finalized, facts.nodes, facts.schemas)
     return {
         "state": status.stage.value,
         "finalized_schema": finalized if isinstance(found, Rollout) else None,
-        "newest_schema": schema.newest(),
+        "newest_schema": facts.schemas.newest,
         "waiting_for": [{"node": node, "why": why} for node, why in status.waiting_for],
         "advice": status.advice,
     }

@@ -13,7 +13,9 @@ from typing import Any
 
 from sharedcache.adapters.instances.reader import ChainReader
 from sharedcache.adapters.settings import Settings, SettingsError
+from sharedcache.core.model import KernelNaming
 from sharedcache.core.ports import Source
+from sharedcache.core.schema import SCHEMAS
 
 GROUP = "sharedcache.sources"
 
@@ -22,7 +24,8 @@ def _uses_file(kind: Any, settings: Settings) -> Source:
     if not settings.agent.uses_file:
         raise SettingsError("source uses-file needs [agent] uses_file: the JSON file")
     # A node of the old release knows kernels by their raw ids only.
-    both_namings = settings.agent.schema_version > 1
+    row = SCHEMAS.row(settings.agent.schema_version)
+    both_namings = row is not None and KernelNaming.SHA1 in row.reads
     source: Source = kind(settings.agent.uses_file, both_namings=both_namings)
     return source
 

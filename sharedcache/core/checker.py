@@ -37,7 +37,8 @@ _REMOVABLE = re.compile(
 )
 _PLAIN = re.compile(r"[0-9a-f]{40}")
 _RESIZED = re.compile(r"([0-9a-f]{40})_([0-9]+|sm)")
-_CLEANING_SCHEMA = 2
+_LEAST_CLEANING_SCHEMA = 2
+"""Under an older one nothing is removed, whatever the table of versions says."""
 _SECOND_NS = 1_000_000_000
 
 
@@ -143,10 +144,20 @@ def _check_cluster(seen: Observation) -> None:
         raise PlanRejectedError(f"{facts.unreadable[0]} cannot be read")
     if facts.paused is not None:
         raise PlanRejectedError("an operator paused the cluster")
-    if facts.finalized_schema != _CLEANING_SCHEMA:
+    if not _cleans(seen):
         raise PlanRejectedError(
             f"schema {facts.finalized_schema} is not one to clean under"
         )
+
+
+def _cleans(seen: Observation) -> bool:
+    """Whether the finalized schema is known, and one under which files may go."""
+    finalized = seen.facts.finalized_schema
+    return (
+        isinstance(finalized, int)
+        and finalized >= _LEAST_CLEANING_SCHEMA
+        and any(r.version == finalized and r.cleaning for r in seen.facts.schemas.rows)
+    )
 
 
 def _check_nodes(seen: Observation) -> None:
@@ -154,11 +165,18 @@ def _check_nodes(seen: Observation) -> None:
         raise PlanRejectedError("no node is rostered")
     if seen.facts.strangers:
         raise PlanRejectedError(f"{seen.facts.strangers[0]} is not rostered")
+    rows = {row.version: row for row in seen.facts.schemas.rows}
+    finalized = seen.facts.finalized_schema
     for report in _reports(seen):
-        if report.kernel_naming is not KernelNaming.SHA1:
+        # Judged first, so that no table can let the old naming pass.
+        if report.kernel_naming in (KernelNaming.RAW_ID, KernelNaming.UNKNOWN):
             raise PlanRejectedError(f"{report.node} uses the old kernel naming")
-        if report.schema_version != _CLEANING_SCHEMA:
+        if not isinstance(finalized, int) or not (
+            finalized <= report.schema_version <= max(rows)
+        ):
             raise PlanRejectedError(f"{report.node} is at another schema")
+        if report.kernel_naming is not rows[finalized].naming:
+            raise PlanRejectedError(f"{report.node} uses another kernel naming")
     for view in seen.facts.nodes:
         if not _bears_witness(view):
             raise PlanRejectedError(f"{view.node} has not reported since its start")

@@ -6,16 +6,15 @@ import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sharedcache.core import schema
 from sharedcache.core.model import (
     Cluster,
-    KernelNaming,
     NodeState,
     Report,
     Unreadable,
     Witness,
 )
 from sharedcache.core.policy import MissingNodes
+from sharedcache.core.schema import SCHEMAS, SchemaTable
 
 
 class Closes(enum.Enum):
@@ -116,6 +115,7 @@ class GateFacts:
     ``paused`` is the operator's word, ``None`` when not paused.  ``strangers``
     are nodes that left a trace (a witness, a registration) and are not
     rostered; ``unreadable`` are records of the manifest that cannot be read.
+    ``schemas`` are the versions that the judge knows.
     """
 
     on_storage: Cluster | Unreadable | None
@@ -128,6 +128,7 @@ class GateFacts:
     paused: str | None = None
     missing_nodes: MissingNodes = MissingNodes.HOLD
     unreadable: Sequence[str] = ()
+    schemas: SchemaTable = SCHEMAS
 
 
 def evaluate(facts: GateFacts) -> Gate:
@@ -242,7 +243,7 @@ def _rollout(facts: GateFacts) -> Iterator[Reason]:
             f"the rollout's record cannot be read ({finalized.why}): "
             f"{_way_out(finalized)}",
         )
-    elif not schema.is_known(finalized):
+    elif facts.schemas.row(finalized) is None:
         yield Reason(
             Code.NODE_SCHEMA_UNKNOWN,
             Closes.ALL,
@@ -250,12 +251,13 @@ def _rollout(facts: GateFacts) -> Iterator[Reason]:
             f"the cluster finalized schema {finalized}, which this release does "
             "not know: upgrade this cleaner",
         )
-    elif not schema.may_clean(finalized):
+    elif not facts.schemas.may_clean(finalized):
+        due = facts.schemas.cleaning_from(finalized).version
         yield Reason(
             Code.ROLLOUT_NOT_FINALIZED,
             Closes.ALL,
             "rollout",
-            f"schema {schema.newest()} is not finalized (the cluster is at schema "
+            f"schema {due} is not finalized (the cluster is at schema "
             f"{finalized}): `sharedcache rollout finalize` once every node supports "
             "it",
         )
@@ -292,7 +294,8 @@ def _node(view: NodeView, facts: GateFacts) -> Iterator[Reason]:
 
 
 def _report(view: NodeView, report: Report, facts: GateFacts) -> Iterator[Reason]:
-    node = view.node
+    node, schemas = view.node, facts.schemas
+    finalized = facts.finalized_schema
     if not view.witnessed:
         has = "no witness"
         if view.witness is not None:
@@ -305,7 +308,7 @@ def _report(view: NodeView, report: Report, facts: GateFacts) -> Iterator[Reason
             "its agent restarted and has not reported since, or another agent has the "
             "same [agent] node",
         )
-    if not schema.is_known(report.schema_version):
+    if schemas.row(report.schema_version) is None:
         yield Reason(
             Code.NODE_SCHEMA_UNKNOWN,
             Closes.ALL,
@@ -313,23 +316,22 @@ def _report(view: NodeView, report: Report, facts: GateFacts) -> Iterator[Reason
             f"{node} is at schema {report.schema_version}, which this release does "
             "not know: upgrade the cleaners",
         )
-    elif isinstance(facts.finalized_schema, int) and (
-        report.schema_version < facts.finalized_schema
-    ):
+    elif isinstance(finalized, int) and report.schema_version < finalized:
         yield Reason(
             Code.NODE_SCHEMA_TOO_OLD,
             Closes.ALL,
             node,
             f"{node} is at schema {report.schema_version}, below the finalized "
-            f"schema {facts.finalized_schema}: upgrade it",
+            f"schema {finalized}: upgrade it",
         )
-    if report.kernel_naming is not KernelNaming.SHA1:
+    due = schemas.cleaning_from(finalized if isinstance(finalized, int) else 0).naming
+    if report.kernel_naming is not due:
         yield Reason(
             Code.NODE_OLD_KERNEL_NAMING,
             Closes.ALL,
             node,
             f"{node} stores kernels under their {report.kernel_naming.value} name: "
-            "upgrade it to the sha1 naming",
+            f"upgrade it to the {due.value} naming",
         )
     yield from _presence(view, report, facts)
 

@@ -11,9 +11,6 @@ from sharedcache.core import names
 
 NANOSECONDS = 1_000_000_000
 
-NEWEST_SCHEMA = 2
-"""The newest schema version that this release knows."""
-
 
 class KernelNaming(enum.Enum):
     """How a node names kernels and ramdisks that it writes."""

@@ -6,8 +6,9 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sharedcache.core.model import NANOSECONDS, NEWEST_SCHEMA, KernelNaming
+from sharedcache.core.model import NANOSECONDS, KernelNaming
 from sharedcache.core.names import Kind, is_node_name
+from sharedcache.core.schema import SCHEMAS, SchemaTable
 
 
 class PolicyError(ValueError):
@@ -74,6 +75,7 @@ class CleanerPolicy:
     low_water_grace_s: float = 600.0
     lock_hold_s: float = 5.0
     auto_finalize: bool = False
+    schemas: SchemaTable = SCHEMAS
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the setting."""
@@ -164,7 +166,8 @@ MAX_BATCH = 1500
 class AgentPolicy:
     """How an agent works.  Times in seconds.
 
-    ``schema_version`` 1 stands for a node of the old release.
+    ``schema_version`` 1 stands for a node of the old release.  ``schemas`` are the
+    versions that the agent knows.
     """
 
     node: str
@@ -174,7 +177,8 @@ class AgentPolicy:
     lock_wait_s: float = 5.0
     lock_hold_s: float = 5.0
     kernel_naming: KernelNaming = KernelNaming.SHA1
-    schema_version: int = NEWEST_SCHEMA
+    schema_version: int = SCHEMAS.newest
+    schemas: SchemaTable = SCHEMAS
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the setting."""
@@ -191,8 +195,8 @@ class AgentPolicy:
             lock_hold_s=self.lock_hold_s,
         )
         _require_not_negative("agent", lock_wait_s=self.lock_wait_s)
-        if not 1 <= self.schema_version <= NEWEST_SCHEMA:
+        if self.schemas.row(self.schema_version) is None:
             raise PolicyError(
-                f"[agent] schema_version must be from 1 to {NEWEST_SCHEMA}: "
+                f"[agent] schema_version must be from 1 to {self.schemas.newest}: "
                 "this release knows no other"
             )

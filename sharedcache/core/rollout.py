@@ -1,4 +1,8 @@
-"""The rollout: where the cluster stands between two schema versions."""
+"""The rollout: where the cluster stands between two schema versions.
+
+Three stages, in the order of the table's rows (``core/schema.py``): readers
+first, writers once the version is finalized, the cleaner last.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,16 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sharedcache.core import schema
 from sharedcache.core.gate import NodeView
-from sharedcache.core.model import Report
+from sharedcache.core.model import KernelNaming, NodeState, Report
+from sharedcache.core.schema import SCHEMAS, SchemaTable, Writing
+
+_NAMED = 5
+"""How many nodes the advice names before it counts."""
 
 
 class Stage(enum.Enum):
-    """How far the rollout of the newest schema has come."""
+    """How far the rollout has come."""
 
     MIXED = "mixed"
     READY = "ready"
@@ -20,56 +27,167 @@ class Stage(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class NodeStanding:
+    """One rostered node in the rollout.
+
+    ``waits`` says why finalizing waits for it, ``None`` if it does not; ``lags``
+    why the gate waits for it at the finalized schema, ``None`` if it does not.
+    ``schema_version`` and ``kernel_naming`` are ``None`` without a report that can
+    be read.
+    """
+
+    node: str
+    state: NodeState
+    schema_version: int | None
+    kernel_naming: KernelNaming | None
+    writing: Writing
+    waits: str | None
+    lags: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutStatus:
-    """The stage, and who stands in the way of finalizing."""
+    """The stage, and where every rostered node stands.
+
+    ``target`` is the schema that finalizing would commit to now, or, while it is
+    refused, the one that it waits for.
+    """
 
     stage: Stage
     finalized_schema: int
-    waiting_for: tuple[tuple[str, str], ...]
+    target: int
+    nodes: tuple[NodeStanding, ...]
+
+    @property
+    def waiting_for(self) -> tuple[tuple[str, str], ...]:
+        """Who is not ready for the target, and why."""
+        return tuple((one.node, one.waits) for one in self.nodes if one.waits)
+
+    @property
+    def lagging(self) -> tuple[tuple[str, str], ...]:
+        """Who keeps the gate closed at the finalized schema, and why."""
+        return tuple((one.node, one.lags) for one in self.nodes if one.lags)
+
+    @property
+    def early_writers(self) -> tuple[str, ...]:
+        """Who writes names already that become due by finalizing only.
+
+        What protects their files meanwhile is that every old cleaner is off.
+        """
+        return tuple(one.node for one in self.nodes if one.writing is Writing.EARLY)
 
     @property
     def advice(self) -> str:
         """One sentence on what to do next."""
-        if self.stage is Stage.FINALIZED:
-            return f"Schema {self.finalized_schema} is finalized; nothing to do."
-        if self.stage is Stage.READY:
-            return "Every node is ready: run `sharedcache rollout finalize`."
-        if not self.waiting_for:
+        if not self.nodes:
             return "No node is rostered yet: start sharedcache-agent on every node."
-        names = ", ".join(node for node, _ in self.waiting_for[:5])
-        more = len(self.waiting_for) - 5
-        tail = f" and {more} more" if more > 0 else ""
-        return f"Upgrade {names}{tail}, then finalize."
+        if self.stage is Stage.READY:
+            return (
+                f"Every node is ready for schema {self.target}: run `sharedcache "
+                "rollout finalize`."
+            )
+        if self.stage is Stage.MIXED:
+            return (
+                f"Upgrade {_some(self.waiting_for)}, then finalize schema "
+                f"{self.target}."
+            )
+        if self.lagging:
+            return (
+                f"Schema {self.finalized_schema} is finalized; nothing is removed "
+                f"until these nodes follow it: {_some(self.lagging)}."
+            )
+        return f"Schema {self.finalized_schema} is finalized; nothing to do."
 
 
-def status(finalized: int, nodes: Sequence[NodeView]) -> RolloutStatus:
+def _some(nodes: Sequence[tuple[str, str]]) -> str:
+    named = ", ".join(node for node, _ in nodes[:_NAMED])
+    more = len(nodes) - _NAMED
+    return f"{named} and {more} more" if more > 0 else named
+
+
+def status(
+    finalized: int, nodes: Sequence[NodeView], schemas: SchemaTable = SCHEMAS
+) -> RolloutStatus:
     """Judge the rollout.
 
     Sealed and missing nodes count: they come back as what they were.
     """
-    newest = schema.newest()
-    waiting = tuple(
-        (view.node, why)
-        for view in nodes
-        if (why := _unready(view, newest)) is not None
-    )
-    if finalized >= newest:
+    target = _target(finalized, nodes, schemas)
+    standings = tuple(_standing(view, finalized, target, schemas) for view in nodes)
+    if finalized >= schemas.newest:
         stage = Stage.FINALIZED
-    elif waiting or not nodes:
+    elif not nodes or any(one.waits for one in standings):
         stage = Stage.MIXED
     else:
         stage = Stage.READY
-    return RolloutStatus(stage, finalized, waiting)
+    return RolloutStatus(stage, finalized, target, standings)
 
 
-def _unready(view: NodeView, newest: int) -> str | None:
+def _target(finalized: int, nodes: Sequence[NodeView], schemas: SchemaTable) -> int:
+    """Return the newest schema that all support, above the finalized one; or the next.
+
+    A node without a report that can be read supports what is finalized, no more.
+    """
+    supported = [
+        view.report.schema_version if isinstance(view.report, Report) else finalized
+        for view in nodes
+    ]
+    most = min([schemas.newest, *supported])
+    return max(most, min(finalized + 1, schemas.newest), finalized)
+
+
+def _standing(
+    view: NodeView, finalized: int, target: int, schemas: SchemaTable
+) -> NodeStanding:
+    report = view.report
+    if not isinstance(report, Report):
+        return NodeStanding(
+            view.node,
+            view.state,
+            None,
+            None,
+            Writing.UNKNOWN,
+            waits=_unready(view, target, schemas),
+            lags="has no report that can be read",
+        )
+    writing = schemas.writing(finalized, report.kernel_naming)
+    return NodeStanding(
+        view.node,
+        view.state,
+        report.schema_version,
+        report.kernel_naming,
+        writing,
+        waits=_unready(view, target, schemas),
+        lags=_lags(report, finalized, schemas),
+    )
+
+
+def _unready(view: NodeView, target: int, schemas: SchemaTable) -> str | None:
     report = view.report
     if report is None:
         return "is expected and never reported"
     if not isinstance(report, Report):
         return f"has a report that cannot be read ({report.why})"
-    if report.schema_version < newest:
+    if report.schema_version < target:
         return f"supports schema {report.schema_version} only"
+    if schemas.row(report.schema_version) is None:
+        return (
+            f"is at schema {report.schema_version}, which this release does not know: "
+            "use the newer one"
+        )
     if not view.witnessed:
         return "restarted and has not reported since"
+    return None
+
+
+def _lags(report: Report, finalized: int, schemas: SchemaTable) -> str | None:
+    """Say what keeps the gate closed for a node, once a schema that cleans is final."""
+    if not schemas.may_clean(finalized):
+        return None
+    if schemas.row(report.schema_version) is None:
+        return f"is at schema {report.schema_version}, which this release does not know"
+    if report.schema_version < finalized:
+        return f"is at schema {report.schema_version} only"
+    if schemas.writing(finalized, report.kernel_naming) is not Writing.DUE:
+        return f"writes {report.kernel_naming.value} names"
     return None

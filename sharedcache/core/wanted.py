@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sharedcache.core.model import KernelNaming
 from sharedcache.core.names import Kind, classify, digest_of
-
-HASHED_SCHEMA = 2
-"""The finalized schema from which on kernels are written under their digest."""
+from sharedcache.core.schema import SCHEMAS, SchemaTable
 
 
 class WantedError(ValueError):
@@ -67,18 +66,32 @@ class Wanted:
     read: tuple[str, ...]
 
 
-def wanted(image_id: str | None, kind: FileKind, finalized_schema: int) -> Wanted:
+def wanted(
+    image_id: str | None,
+    kind: FileKind,
+    finalized_schema: int,
+    schemas: SchemaTable = SCHEMAS,
+) -> Wanted:
     """Name a file under the finalized schema; raises ``WantedError``.
 
-    A kernel or ramdisk is written under its raw id until schema 2 is finalized,
-    and is found under both names at any time, its present one first.
+    A kernel or ramdisk is written as the table says for the finalized schema, and
+    is found under every name that it can have, its present one first.
     """
+    namings = schemas.namings(finalized_schema)
+    if not namings:
+        raise WantedError(
+            f"schema {finalized_schema} is finalized, and this release knows schemas "
+            f"up to {schemas.newest}: upgrade sharedcache on this host"
+        )
     if kind.of_image != (image_id is not None):
         what = "needs an image id" if kind.of_image else "is of no image"
         raise WantedError(f"a file of kind {kind.label} {what}")
     if kind.label in ("kernel", "ramdisk"):
-        both = _hashed(image_id), (image_id or "").lower()
-        found = both if finalized_schema >= HASHED_SCHEMA else both[::-1]
+        spelt = {
+            KernelNaming.SHA1: _hashed(image_id),
+            KernelNaming.RAW_ID: (image_id or "").lower(),
+        }
+        found = tuple(spelt[naming] for naming in namings)
         return _checked(Wanted(found[0], found), Kind.IMAGE, Kind.KERNEL)
     if kind.label == "image":
         return _one(_hashed(image_id), Kind.IMAGE)

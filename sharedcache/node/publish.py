@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from sharedcache import ledger
 from sharedcache.core.model import (
     NANOSECONDS,
-    KernelNaming,
     ManifestBatch,
     Report,
     RosterRecord,
     Unreadable,
     UseIndex,
 )
+from sharedcache.core.policy import AgentPolicy
 from sharedcache.core.ports import (
     Check,
     ConflictError,
@@ -29,7 +29,6 @@ from sharedcache.core.ports import (
     OutcomeUnknownError,
     Set,
 )
-from sharedcache.core.schema import SCHEMAS
 from sharedcache.node.world import (
     AgentRefusedError,
     ExpungedError,
@@ -133,7 +132,7 @@ class Publisher:
         else:
             operations.append(Set(path, data, self._version))
         if previous is None or _identity_changed(previous, report):
-            operations.append(self._rollout_allows(report))
+            operations.append(self._rollout_allows())
             operations.append(ledger.bump(ledger.ROSTER_COUNTER))
         if vetoes(report, previous, manifest):
             operations.append(ledger.bump(ledger.VETO_COUNTER))
@@ -187,8 +186,8 @@ class Publisher:
             return None
         return ledger.durable_report(record, node, coordination)
 
-    def _rollout_allows(self, report: Report) -> Operation:
-        """Check the rollout that this report was judged by, in the transaction."""
+    def _rollout_allows(self) -> Operation:
+        """Check the rollout that this agent was judged by, in the transaction."""
         record = self.world.coordination.get(ledger.ROLLOUT)
         rollout = ledger.rollout_of(record)
         if record is None or isinstance(rollout, Unreadable):
@@ -196,9 +195,7 @@ class Publisher:
                 "the rollout's record is missing or cannot be read: was the cluster "
                 "initialised with `sharedcache init`, by this release or an older one?"
             )
-        refuse_old_naming(
-            rollout.finalized_schema, report.schema_version, report.kernel_naming
-        )
+        require_allowed(self.world.policy, rollout.finalized_schema)
         return Check(ledger.ROLLOUT, record.version)
 
     def _left_parts(self) -> tuple[str, ...]:
@@ -221,21 +218,15 @@ class Publisher:
                 continue
 
 
-def refuse_old_naming(
-    finalized: int, schema_version: int, naming: KernelNaming
-) -> None:
-    """Raise ``AgentRefusedError`` for a writer of names that are no longer written.
+def require_allowed(policy: AgentPolicy, finalized: int) -> None:
+    """Raise ``AgentRefusedError`` for an agent that may not run under this schema.
 
-    A node of an older schema is let in: it closes the gate and is named there.
+    One of a release that did not know this rule joins all the same: it closes the
+    gate, and is named there.
     """
-    known = SCHEMAS.get(finalized)
-    if known is None or schema_version < finalized or naming is known.naming:
-        return
-    if known.naming is KernelNaming.SHA1 and naming is KernelNaming.RAW_ID:
-        raise AgentRefusedError(
-            f"schema {finalized} is finalized, so kernels are stored under their "
-            "sha1 names: set [agent] kernel_naming to auto or sha1"
-        )
+    why = policy.schemas.refusal(finalized, policy.schema_version, policy.kernel_naming)
+    if why is not None:
+        raise AgentRefusedError(why)
 
 
 def vetoes(

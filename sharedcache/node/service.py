@@ -20,7 +20,7 @@ from sharedcache.core.ports import (
     StorageError,
 )
 from sharedcache.node.look import Ground, Looker, Sight
-from sharedcache.node.publish import Publisher, refuse_old_naming
+from sharedcache.node.publish import Publisher, require_allowed
 from sharedcache.node.restore import Restorer
 from sharedcache.node.world import (
     AgentRefusedError,
@@ -55,10 +55,12 @@ def start(world: World, cluster_name: str) -> Identity:
             f"the base directory belongs to cluster {cluster.name}, not to "
             f"{cluster_name}: check [sharedcache] base and cluster"
         )
-    _refuse_by_storage(world)
     incarnation = Incarnation(world.host.boot_id(), _last_start(world) + 1)
     record = codec.witness_to_record(world.policy.node, incarnation)
     world.storage.witness_write(world.policy.node, codec.to_text(record))
+    # Guests may run here all the same, and nobody watches them: the witness of
+    # this start keeps the gate closed until an agent that may run has reported.
+    _refuse_by_storage(world)
     world.journal.event(
         "agent-started", node=world.policy.node, incarnation=incarnation
     )
@@ -66,7 +68,7 @@ def start(world: World, cluster_name: str) -> Identity:
 
 
 def _refuse_by_storage(world: World) -> None:
-    """Refuse an old writer by what the storage says of the finalized schema."""
+    """Refuse an old node by what the storage says of the finalized schema."""
     data = world.storage.read_schema()
     if data is None:
         return
@@ -78,10 +80,7 @@ def _refuse_by_storage(world: World) -> None:
             "remove .sharedcache/schema, and the leader writes it again, or upgrade "
             "this agent if it is newer"
         )
-    policy = world.policy
-    refuse_old_naming(
-        rollout.finalized_schema, policy.schema_version, policy.kernel_naming
-    )
+    require_allowed(world.policy, rollout.finalized_schema)
 
 
 def _last_start(world: World) -> int:

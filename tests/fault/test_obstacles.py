@@ -12,7 +12,7 @@ from sharedcache.cleaner.lead import take_office
 from sharedcache.cleaner.world import CannotStandError
 from sharedcache.core import codec
 from sharedcache.core.gate import Code
-from sharedcache.core.model import KernelNaming, Rollout
+from sharedcache.core.model import Rollout
 from sharedcache.core.plan import Verdict
 from sharedcache.core.planner import make_plan
 from sharedcache.core.ports import (
@@ -380,7 +380,7 @@ def test_an_old_node_that_waits_behind_a_lost_registration_keeps_the_gate_shut(
     path = site.image(image_id())
     agent = site.agent("n1")
     publish(agent)
-    site.agent("n2", schema_version=1, kernel_naming=KernelNaming.RAW_ID)
+    site.old_agent("n2")
     cleaner = site.cleaner("c1")
     settle(agent, cleaner, until=lambda: cleaner.harvest.passes > 5, what="passes")
     assert (Code.UNROSTERED_NODE, "n2") in gate_codes(cleaner)

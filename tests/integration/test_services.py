@@ -116,7 +116,7 @@ def test_an_old_node_closes_the_gate_and_is_named(site: Site) -> None:
     """I5: while a node is on the old kernel naming nothing is removed."""
     path = site.image(image_id())
     new = site.agent("n1")
-    old = site.agent("n2", schema_version=1, kernel_naming=KernelNaming.RAW_ID)
+    old = site.old_agent("n2")
     cleaner = site.cleaner("c1")
     settle(
         new, old, cleaner, until=lambda: cleaner.harvest.passes >= 5, what="five passes"
@@ -135,7 +135,7 @@ def test_a_node_that_joins_during_a_pass_stops_it_between_two_files(
     paths = [site.image(image_id()) for _ in range(20)]
     agent, cleaner = site.agent("n1"), site.cleaner("c1")
     settle(agent, until=lambda: agent.publisher.published is not None, what="a report")
-    joiner = site.agent("n2", schema_version=1, kernel_naming=KernelNaming.RAW_ID)
+    joiner = site.old_agent("n2")
     (site.base / ".sharedcache" / "nodes" / "n2").unlink()
     storage = cleaner.world.storage
     rename = storage.quarantine

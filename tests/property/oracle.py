@@ -80,6 +80,13 @@ def _spoken(node: NodeView) -> bool:
     return node.witness.incarnation == node.report.incarnation
 
 
+def _final(seen: Observation) -> int | None:
+    """Return the finalized schema, if it is a known one from 2 on."""
+    finalized, known = seen.facts.finalized_schema, len(seen.facts.schemas.rows)
+    good = isinstance(finalized, int) and 2 <= finalized <= known
+    return finalized if good else None
+
+
 def everything_closed(seen: Observation) -> bool:
     """Rows of the gate's table that close all, the brake apart."""
     known = seen.facts
@@ -96,13 +103,16 @@ def everything_closed(seen: Observation) -> bool:
         len(known.unreadable) == 0,
         len(known.nodes) > 0,
         len(known.strangers) == 0,
-        known.finalized_schema == 2,
+        _final(seen) is not None,
     ]
     for node in known.nodes:
         good.append(_spoken(node))
         if isinstance(node.report, Report):
             good.append(node.report.kernel_naming is KernelNaming.SHA1)
-            good.append(node.report.schema_version == 2)
+            # Not below what is finalized, and known to the judge.
+            version = node.report.schema_version
+            good.append(version <= len(known.schemas.rows))
+            good.append(version >= (_final(seen) or 2))
     return not all(good)
 
 

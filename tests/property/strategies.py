@@ -30,6 +30,7 @@ from sharedcache.core.model import (
 from sharedcache.core.names import Kind, leaf_of
 from sharedcache.core.plan import Observation, Remembered
 from sharedcache.core.policy import CleanerPolicy, MissingNodes
+from sharedcache.core.schema import SCHEMAS, SchemaTable, SchemaVersion
 
 settings.register_profile(
     "sharedcache",
@@ -227,6 +228,20 @@ class World:
     seen: Observation
 
 
+THREE = SchemaTable(
+    (
+        *SCHEMAS.rows,
+        SchemaVersion(
+            3,
+            "what a later release may add",
+            reads=SCHEMAS.rows[-1].reads,
+            naming=SCHEMAS.rows[-1].naming,
+            cleaning=True,
+        ),
+    )
+)
+"""The table of a later release: one more row, and nothing else."""
+
 _NAMES = st.sampled_from(sorted(RECOGNISED))
 _MOST = st.sampled_from((True,) * 9 + (False,))
 _OFTEN = st.sampled_from((True, True, False))
@@ -264,7 +279,7 @@ _FAULTS = (
     "unreadable",
     "newer",
     "schema-1",
-    "schema-3",
+    "schema-newer",
     "sealed-degraded",
     "missing-degraded",
 )
@@ -272,7 +287,9 @@ _FLAVOURS = {"tidy": _TIDY, "gone": _GONE, "calm": _CALM, "wild": _CALM + _FAULT
 
 
 @st.composite
-def _node(draw: st.DrawFn, number: int, present: int, mood: str) -> NodeView:
+def _node(
+    draw: st.DrawFn, number: int, present: int, mood: str, good: tuple[int, ...]
+) -> NodeView:
     node = f"n{number}"
     flavour = draw(st.sampled_from(_FLAVOURS[mood]))
     if flavour == "unreported":
@@ -284,7 +301,9 @@ def _node(draw: st.DrawFn, number: int, present: int, mood: str) -> NodeView:
     upto = present - draw(st.sampled_from((0,) if tidy else (0, 0, 0, 0, 1, -1)))
     said = report(
         node,
-        schema_version={"schema-1": 1, "schema-3": 3}.get(flavour, 2),
+        schema_version={"schema-1": 1, "schema-newer": max(good) + 1}.get(
+            flavour, draw(st.sampled_from(good))
+        ),
         kernel_naming={
             "raw-id": KernelNaming.RAW_ID,
             "naming-unknown": KernelNaming.UNKNOWN,
@@ -373,6 +392,7 @@ def _cluster_trouble() -> st.SearchStrategy[dict[str, Any]]:
         {"unreadable": ("b7",)},
         {"finalized_schema": 1},
         {"finalized_schema": 3},
+        {"finalized_schema": 4},
         {"finalized_schema": broken},
         {"paused": "maintenance"},
     )
@@ -406,7 +426,10 @@ def worlds(draw: st.DrawFn) -> World:
     present = draw(st.integers(3, 6))
     wild = mood == "wild"
     count = draw(st.integers(0 if wild else 1, 5 if wild else 3))
-    nodes = [draw(_node(number, present, mood)) for number in range(count)]
+    known = THREE if draw(st.sampled_from((False, False, True))) else SCHEMAS
+    finalized = draw(st.integers(2, known.newest))
+    good = tuple(range(finalized if draw(_MOST) else 2, known.newest + 1))
+    nodes = [draw(_node(number, present, mood, good)) for number in range(count)]
     missing = draw(st.sampled_from(list(MissingNodes)))
     wrong = wild or not draw(_MOST)
     trouble = draw(_cluster_trouble()) if wrong else {}
@@ -427,7 +450,12 @@ def worlds(draw: st.DrawFn) -> World:
     cut = draw(st.integers(0, len(entries)))
     batches = (ManifestBatch("b1", entries[:cut]), ManifestBatch("b2", entries[cut:]))
     seen = Observation(
-        facts=facts(*nodes, missing_nodes=missing, **trouble),
+        facts=facts(
+            *nodes,
+            missing_nodes=missing,
+            schemas=known,
+            **{"finalized_schema": finalized, **trouble},
+        ),
         files=draw(_files()),
         storage_now_ns=NOW_NS,
         round=present,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from sharedcache.adapters.zookeeper_server import start_child
@@ -17,7 +18,6 @@ from tests.support.polling import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
 
 FAST_AGENT: Mapping[str, object] = {
     "report_interval_s": 0.3,
@@ -228,16 +228,29 @@ class Cluster:
         *,
         uses: Mapping[str, Iterable[str]] | None = None,
         start: bool = True,
+        old_release: bool = False,
         **settings: object,
     ) -> Daemon:
         """Make an agent with a uses file, and start it.
 
         ``uses`` is the uses file's content; more settings are ``[agent]``'s.
+        ``old_release`` makes it one that asks nobody whether it may be at schema 1.
         """
         self.use(node, **(uses or {}))
         values = {"node": node, "uses_file": self._uses_file(node)}
         section = {**values, **FAST_AGENT, **settings}
-        return self._daemon(node, "agents.node", {"agent": section}, start=start)
+        if not old_release:
+            return self._daemon(node, "agents.node", {"agent": section}, start=start)
+        daemon = self._daemon(
+            node,
+            "tests.support.old_release",
+            {"agent": {"schema_version": 1, **section}},
+            start=False,
+        )
+        daemon.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
+        if start:
+            daemon.start()
+        return daemon
 
     def cleaner(
         self, name: str = "cleaner-1", /, *, start: bool = True, **settings: object

@@ -28,11 +28,13 @@ from sharedcache.cleaner.service import CleanerService
 from sharedcache.cleaner.world import CleanerWorld
 from sharedcache.core.acts import Signature
 from sharedcache.core.gate import Code
+from sharedcache.core.model import KernelNaming
 from sharedcache.core.names import Kind, digest_of
 from sharedcache.core.policy import AgentPolicy, CleanerPolicy
 from sharedcache.core.ports import Source
 from sharedcache.node.service import NodeService, start
 from sharedcache.node.world import World
+from tests.support.old_release import HEEDLESS
 from tests.support.polling import eventually
 
 SESSION_TIMEOUT_S = 4.0
@@ -225,6 +227,11 @@ class Site:
             journal=Told(),
         )
         return NodeService(world, start(world, self.cluster))
+
+    def old_agent(self, node: str, **policy: object) -> NodeService:
+        """Start an agent of the old release, which joins whatever is finalized."""
+        old = {"schema_version": 1, "kernel_naming": KernelNaming.RAW_ID}
+        return self.agent(node, schemas=HEEDLESS, **old, **policy)
 
     def cleaner(self, name: str, policy: CleanerPolicy = FAST) -> CleanerService:
         """Make a cleaner; it stands for election at its first step."""

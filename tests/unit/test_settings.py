@@ -9,9 +9,10 @@ import pytest
 from sharedcache.adapters.settings import Settings, SettingsError, parser, read
 from sharedcache.adapters.settings.reading import is_ours
 from sharedcache.cli.sources import build_sources
-from sharedcache.core.model import NEWEST_SCHEMA, KernelNaming
+from sharedcache.core.model import KernelNaming
 from sharedcache.core.names import Kind
 from sharedcache.core.policy import MissingNodes, PolicyError
+from sharedcache.core.schema import SCHEMAS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +60,7 @@ def test_without_any_file_the_defaults_are_those_of_the_design() -> None:
     assert policy == type(policy)()
     agent = settings.agent.policy()
     assert agent == type(agent)(node=agent.node)
-    assert agent.schema_version == NEWEST_SCHEMA
+    assert agent.schema_version == SCHEMAS.newest
 
 
 def test_every_brake_and_mark_is_read(tmp_path: Path) -> None:

@@ -35,9 +35,15 @@ def test_kernels_are_named_by_the_stage(kind: FileKind) -> None:
     hashed = wanted(IMAGE_ID, IMAGE, 2).write
     assert wanted(IMAGE_ID, kind, 1).write == IMAGE_ID
     assert wanted(IMAGE_ID.upper(), kind, 1).read == (IMAGE_ID, hashed)
-    for finalized in (2, 3):
-        assert wanted(IMAGE_ID, kind, finalized).write == hashed
-        assert wanted(IMAGE_ID, kind, finalized).read == (hashed, IMAGE_ID)
+    assert wanted(IMAGE_ID, kind, 2).write == hashed
+    assert wanted(IMAGE_ID, kind, 2).read == (hashed, IMAGE_ID)
+
+
+@pytest.mark.parametrize("kind", [IMAGE, KERNEL, swap(512)])
+def test_nothing_is_named_under_a_schema_that_is_not_known(kind: FileKind) -> None:
+    """A writer that does not know the finalized schema stands back."""
+    with pytest.raises(WantedError, match="upgrade sharedcache"):
+        wanted(IMAGE_ID if kind.of_image else None, kind, 3)
 
 
 @pytest.mark.parametrize("finalized", [1, 2])

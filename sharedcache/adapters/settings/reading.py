@@ -19,9 +19,10 @@ from sharedcache.adapters.settings.model import (
     Settings,
     SettingsError,
 )
-from sharedcache.core.model import NEWEST_SCHEMA, KernelNaming
+from sharedcache.core.model import KernelNaming
 from sharedcache.core.names import Kind
 from sharedcache.core.policy import MissingNodes
+from sharedcache.core.schema import SCHEMAS
 
 DEFAULT_FILE = "/etc/sharedcache/sharedcache.conf"
 """Read if it exists and neither an option nor the environment names files."""
@@ -335,7 +336,7 @@ class _Reader:
             named = {"uses-file": uses_file, "instances": instances_path}
             sources = [name for name, path in named.items() if path]
         version = self.value(section, "schema_version")
-        schema_version = NEWEST_SCHEMA if version is None else int(version)
+        schema_version = SCHEMAS.newest if version is None else int(version)
         return AgentSettings(
             node=self.text(section, "node") or host_name(),
             sources=tuple(dict.fromkeys(name.strip() for name in sources if name)),
@@ -393,4 +394,5 @@ class _Reader:
 def _naming(text: str, schema_version: int) -> KernelNaming:
     if text != "auto":
         return KernelNaming(text)
-    return KernelNaming.RAW_ID if schema_version == 1 else KernelNaming.SHA1
+    row = SCHEMAS.row(schema_version) or SCHEMAS.rows[-1]
+    return row.naming

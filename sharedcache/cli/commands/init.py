@@ -11,13 +11,13 @@ from sharedcache.cleaner.finalize import found
 from sharedcache.cli import output, views
 from sharedcache.cli.base import Given, common_options, connected, pass_given
 from sharedcache.cli.signing import signature
-from sharedcache.core.schema import newest
+from sharedcache.core.schema import SCHEMAS
 
 
 @click.command()
 @click.option(
     "--schema",
-    type=click.IntRange(1, newest()),
+    type=click.IntRange(1, SCHEMAS.newest),
     help="Schema to start finalized at. Default: the newest one, or 1 if the "
     "directory holds kernels under their raw ids.",
 )
@@ -60,7 +60,7 @@ def init(given: Given, schema: int | None) -> None:
 
 
 def _next_step(finalized: int) -> str:
-    if finalized >= newest():
+    if finalized >= SCHEMAS.newest:
         return "Next: start sharedcache-agent on every node, then sharedcache-cleaner."
     return (
         "Next: start sharedcache-agent on every node; when `sharedcache rollout "
