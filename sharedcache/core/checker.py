@@ -36,6 +36,7 @@ _REMOVABLE = re.compile(
     rf"(?=.{{1,180}}\Z){_WHOLE}((\.[0-9A-Za-z]{{1,40}})?(\.part|\.converted)+)?"
 )
 _PLAIN = re.compile(r"[0-9a-f]{40}")
+_RAW_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _RESIZED = re.compile(r"([0-9a-f]{40})_([0-9]+|sm)")
 _LEAST_CLEANING_SCHEMA = 2
 """Under an older one nothing is removed, whatever the table of versions says."""
@@ -79,6 +80,10 @@ def _check_own_gate(plan: Plan) -> None:
             raise PlanRejectedError(f"the plan itself says {reason.code.value}")
 
 
+def _sha1(image_id: str) -> str:
+    return hashlib.sha1(image_id.encode()).hexdigest()  # noqa: S324 - Nova's naming
+
+
 class _Scene:
     """The observation with its names, entries and looks spelled out, once."""
 
@@ -109,7 +114,9 @@ class _Scene:
         self._originals.update(digest.hex() for digest in uses.families)
 
     def mentions(self, name: str) -> bool:
-        """Whether a report mentions the name, or the original of this copy."""
+        """Whether a report mentions the file: the name, the original, the new name."""
+        if _RAW_ID.fullmatch(name) and _sha1(name) in self._names:
+            return True
         copy = _RESIZED.fullmatch(name)
         if copy is not None and copy[1] in self._originals:
             return True

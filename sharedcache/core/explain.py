@@ -114,12 +114,12 @@ def _word(
         return Word(view)
     ids = {entry.entry for _, entry in entries}
     now, since = _covers(report.now, name), _covers(report.since, name)
-    exact = UseIndex.over((report.now, report.since)).exact
+    index = UseIndex.over((report.now, report.since))
     return Word(
         view,
         now=now,
         since=since,
-        family=(now or since) and name not in exact,
+        family=name not in index.exact and names.family_of(name) in index.families,
         sees=bool(ids & report.sees),
         saw=bool(ids & report.saw),
         intends=bool(ids & report.intents),

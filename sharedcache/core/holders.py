@@ -94,6 +94,9 @@ def _add_words(
     by_id = {entry.entry: entry for entry in entries}
     for entry in entries:
         by_name[entry.name].append(entry)
+        hashed = names.hashed_name(entry.name)
+        if hashed is not None:
+            by_name[hashed].append(entry)
         family = names.family_of(entry.name)
         if family is not None:
             by_family[family].append(entry)

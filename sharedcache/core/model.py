@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sharedcache.core import names
 
@@ -80,6 +80,18 @@ class Uses:
             self.names - other.names,
         )
 
+    def under_both_names(self) -> Uses:
+        """Add the new name of every kernel and ramdisk that is used by its raw id.
+
+        Most sources read names, from paths, and know no image ids: whether a raw
+        id is a kernel's or a ramdisk's does not show, nor does it matter.
+        """
+        raw = [hashed for name in self.names if (hashed := names.hashed_name(name))]
+        digests = frozenset(map(bytes.fromhex, raw))
+        if digests <= self.kernels | self.ramdisks:
+            return self
+        return replace(self, kernels=self.kernels | digests)
+
     def __len__(self) -> int:
         """Count the distinct cache names, resized copies of families apart."""
         return len(self.images | self.kernels | self.ramdisks) + len(self.names)
@@ -111,8 +123,11 @@ class UseIndex:
     families: frozenset[str]
 
     def covers(self, name: str) -> bool:
-        """Whether any of the uses protects this cache name."""
-        if name in self.exact:
+        """Whether any of the uses protects this cache name.
+
+        A kernel that is used by its digest is used by its raw id too.
+        """
+        if name in self.exact or names.hashed_name(name) in self.exact:
             return True
         return bool(self.families) and names.family_of(name) in self.families
 

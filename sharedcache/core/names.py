@@ -20,6 +20,7 @@ MAX_NAME_LENGTH = 180
 MAX_NODE_LENGTH = 200
 """Longest node name, in characters: ``nodes/<node>`` must be one file name."""
 
+_RAW_ID_LENGTH = 36
 _DIGEST = r"[0-9a-f]{40}"
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _RESIZED = rf"{_DIGEST}_(?:[1-9][0-9]{{0,6}}|sm)"
@@ -95,6 +96,16 @@ def digest_of(image_id: str) -> bytes:
     Nova hashes the id as the image service spells it, which is lower case.
     """
     return hashlib.sha1(image_id.lower().encode("ascii")).digest()  # noqa: S324 - Nova's naming, not a secret
+
+
+def hashed_name(name: str) -> str | None:
+    """Return the new name of a kernel or ramdisk that bears its raw image id.
+
+    ``None`` for anything else: from a digest nobody can tell the id.
+    """
+    if len(name) != _RAW_ID_LENGTH or classify(name) is not Kind.KERNEL:
+        return None
+    return digest_of(name).hex()
 
 
 def family_of(name: str) -> str | None:

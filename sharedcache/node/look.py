@@ -9,6 +9,7 @@ from sharedcache.core.model import (
     NANOSECONDS,
     Cluster,
     EntryState,
+    KernelNaming,
     ManifestBatch,
     ManifestEntry,
     SourceFailure,
@@ -247,7 +248,15 @@ class Looker:
                 union |= self._last_good[source.name]
             elif self._inherited is not None:
                 union |= self._inherited
-        return union
+        return self._spelt(union)
+
+    def _spelt(self, uses: Uses) -> Uses:
+        """Spell uses as this node's schema reads them, whatever the source knows."""
+        policy = self.world.policy
+        row = policy.schemas.row(policy.schema_version)
+        if row is None or KernelNaming.SHA1 not in row.reads:
+            return uses
+        return uses.under_both_names()
 
     def _between(self, uses: Uses, failures: list[SourceFailure]) -> Between:
         """Ask the sources that are told of events what they were told.
@@ -266,7 +275,7 @@ class Looker:
                 what = f"{type(error).__name__}: {error}"
                 failures.append(SourceFailure(source.name, what))
                 continue
-            seen |= told.uses
+            seen |= self._spelt(told.uses)
             if not told.unbroken:
                 unbroken = False
                 self.world.journal.event("events-lost", source=source.name)

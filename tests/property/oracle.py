@@ -23,6 +23,8 @@ from sharedcache.core.plan import Observation
 from sharedcache.core.policy import CleanerPolicy, MissingNodes
 from tests.property.strategies import (
     FAMILY,
+    H1,
+    K1,
     KEYS,
     RECOGNISED,
     SECOND,
@@ -47,11 +49,13 @@ class Answer:
 
 
 def mentions(uses: Uses, name: str) -> bool:
-    """Whether these uses name the file, or its original with all its copies."""
+    """Whether these uses name the file by any name, or its original with all copies."""
     for digest in [*uses.images, *uses.kernels, *uses.ramdisks]:
         if digest.hex() == name:
             return True
     if name in uses.names:
+        return True
+    if name == K1 and mentions(uses, H1):
         return True
     return any(FAMILY.get(name) == digest.hex() for digest in uses.families)
 
