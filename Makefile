@@ -11,9 +11,13 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
-# More arguments for pytest, such as PYTEST_ARGS="-x -k lease".
+# More arguments for pytest, such as PYTEST_ARGS="-x -k lease"; "-n 0" for one
+# test at a time, which a debugger wants.
 PYTEST_ARGS ?=
-PYTEST := $(BIN)/python -m pytest -q $(PYTEST_ARGS)
+PYTEST := $(BIN)/python -m pytest -q
+# Tests wait for daemons more than they compute, and each process of pytest has
+# servers of its own.
+MANY := -n auto --maxprocesses 4 --dist worksteal
 
 heading = @printf '\n== %s\n' '$(1)'
 
@@ -51,12 +55,12 @@ layers: venv ## Check that imports run downward only
 .PHONY: quick-tests
 quick-tests: venv
 	$(call heading,Unit and property tests)
-	@$(PYTEST) tests/unit tests/property
+	@$(PYTEST) $(MANY) $(PYTEST_ARGS) tests/unit tests/property
 
 .PHONY: tests
 tests: bootstrap-tests
 	$(call heading,Tests)
-	@$(PYTEST) tests
+	@$(PYTEST) $(MANY) $(PYTEST_ARGS) tests
 
 # Root passes permission checks that an ordinary user does not, so a suite that
 # only root ran has not shown that the program works for anybody else.
@@ -72,12 +76,12 @@ user-run: bootstrap
 
 .PHONY: model
 model: bootstrap-tests ## Check the protocol's model, the long runs too
-	@SHAREDCACHE_LONG_MODELS=1 $(PYTEST) tests/model
+	@SHAREDCACHE_LONG_MODELS=1 $(PYTEST) $(PYTEST_ARGS) tests/model
 
 # Not part of `make test`: it wants root, an emulator and minutes.
 .PHONY: test-nfs
 test-nfs: bootstrap-nfs ## Try the storage on a real NFS server, with two guests
-	@SHAREDCACHE_NFS=1 $(PYTEST) -m nfs tests/fault
+	@SHAREDCACHE_NFS=1 $(PYTEST) $(PYTEST_ARGS) -m nfs tests/fault
 
 # SCHEDULES=n and FIRST=n choose the seeds; SEED=n replays one with its trace;
 # MUTANT=name takes a protection out, to see that it is found.

@@ -195,5 +195,6 @@ origin=$(run "$python" -c 'import sharedcache; print(sharedcache.__file__)')
 say "As $TEST_USER, with $python"
 read -r -a arguments <<<"${PYTEST_ARGS-}"
 status=0
-run "$python" -m pytest -q -m "not root" "${arguments[@]}" "${SUITE[@]}" || status=$?
+run "$python" -m pytest -q -m "not root" -n auto --maxprocesses 4 --dist worksteal \
+    "${arguments[@]}" "${SUITE[@]}" || status=$?
 exit "$status"

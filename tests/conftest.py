@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import uuid
 from typing import TYPE_CHECKING
 
@@ -44,8 +45,12 @@ _MARKS_OF_FIXTURE = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the place where running servers are known."""
+    """Make the place where running servers are known, and let Ctrl-C be heard."""
     config.stash[_SERVERS] = {}
+    # A shell's background job ignores SIGINT, and so would every program that
+    # is started here; tests interrupt some of them as a person would.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
