@@ -76,7 +76,7 @@ user-run: bootstrap
 
 .PHONY: model
 model: bootstrap-tests ## Check the protocol's model, the long runs too
-	@SHAREDCACHE_LONG_MODELS=1 $(PYTEST) $(PYTEST_ARGS) tests/model
+	@$(BIN)/python -m tests.model
 
 # Not part of `make test`: it wants root, an emulator and minutes.
 .PHONY: test-nfs

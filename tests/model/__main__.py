@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 
 from tests.model import spin
 from tests.model.catalogue import RUNS
@@ -24,7 +25,7 @@ def main() -> int:
     if lacking is not None:
         sys.stderr.write(f"the package {lacking} is missing\n")
         return 2
-    wrong = 0
+    wrong, began = 0, time.monotonic()
     for what in RUNS:
         if chosen.word not in what.name or (chosen.short and what.long):
             continue
@@ -34,6 +35,8 @@ def main() -> int:
         if result.outcome is not what.expected:
             wrong += 1
             sys.stdout.write(f"UNEXPECTED: {result.output[-2000:]}\n")
+    minutes = (time.monotonic() - began) / 60
+    sys.stdout.write(f"{minutes:.0f} minutes, {wrong} not as expected\n")
     return 1 if wrong else 0
 
 

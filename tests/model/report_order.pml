@@ -6,6 +6,8 @@
  * Rounds are one number here: `wait` is raised when an entry waits again, and a
  * report says for which wait it looked (rounds.pml has them in full).  A counter
  * or version that a transaction checks is a bit: unchanged since it was read.
+ * A report raises the veto counter for what the last one, if it came through whole
+ * and in this session, did not speak against already.
  *
  * Checked: I1, a use or an intent that was published is either seen by the leader
  * or makes its authorisation fail; no unlink meets an accepted restore.
@@ -16,6 +18,10 @@
 #ifndef CHANGES
 #define CHANGES 2
 #endif
+/* How often a durable report is not written though its capabilities are. */
+#ifndef FAILURES
+#define FAILURES 0
+#endif
 
 typedef Said { bit used; bit intent; byte wait };
 
@@ -25,6 +31,8 @@ bit member[NODES] = 1;
 bit rostered[NODES] = 1;
 bit need[NODES];      /* what is true: the node uses the name */
 bit vetoed[NODES];    /* a use or an intent is published, and not taken back */
+byte told[NODES];     /* the last whole report: 1 spoke of a use, 2 of an intent */
+byte failures = FAILURES;
 bit accepted[NODES + 1]; /* a restore may link now; the last is the operator's */
 
 byte wait = 1;        /* the entry's round, in the manifest */
@@ -40,6 +48,30 @@ bit auth_same[NODES + 1];
 #define VETO veto_same = 0
 #define CHANGED_AUTH auth_same[0] = 0; auth_same[1] = 0; auth_same[2] = 0
 
+#ifdef M_TOLD_FOR_EVER
+/* Mutant: what was spoken against once is never told anew. */
+#define TELLS(n, u, i) (i || told[n] == 2 -> 2 : (u || told[n]))
+#else
+#define TELLS(n, u, i) (i -> 2 : u)
+#endif
+
+/* In the transaction of a durable report. */
+inline raise_veto(n, u, i) {
+#ifndef M_NO_RAISE
+  if :: ((u || i) && !told[n]) || (i && told[n] < 2) -> VETO :: else fi;
+#endif
+  if :: u || i -> vetoed[n] = 1 :: else fi;
+  told[n] = TELLS(n, u, i)
+}
+
+/* The durable report was not written, whatever became of the capabilities. */
+#ifdef M_TOLD_UNFINISHED
+/* Mutant: the last durable report counts, though there was word after it. */
+#define UNFINISHED(n) skip
+#else
+#define UNFINISHED(n) told[n] = 0
+#endif
+
 /* Capabilities first, then the durable report with the counter. */
 inline say(n, u, i, w) {
   /* From here on the use is over, and may be taken as such. */
@@ -47,7 +79,7 @@ inline say(n, u, i, w) {
 #ifdef M_COUNTER_FIRST
   /* Mutant: the counter is raised before the capabilities are written. */
   d_step { durable[n].used = u; durable[n].intent = i; durable[n].wait = w;
-           if :: u || i -> VETO; vetoed[n] = 1 :: else fi };
+           raise_veto(n, u, i) };
   d_step { member[n] = 1; caps[n].used = u; caps[n].intent = i; caps[n].wait = w }
 #else
   d_step {
@@ -59,19 +91,23 @@ inline say(n, u, i, w) {
     :: else -> caps[n].used = u; caps[n].intent = i; caps[n].wait = w
     fi
 #else
+    if :: !member[n] -> told[n] = 0 :: else fi;
     member[n] = 1; caps[n].used = u; caps[n].intent = i; caps[n].wait = w
 #endif
   };
-  d_step {
-    /* The transaction checks the node's own member. */
-    if
-    :: member[n] ->
-       if :: !rostered[n] -> rostered[n] = 1; roster_same = 0 :: else fi;
-       durable[n].used = u; durable[n].intent = i; durable[n].wait = w;
-       if :: u || i -> VETO; vetoed[n] = 1 :: else fi
-    :: else
-    fi
-  }
+  if
+  :: d_step {
+       /* The transaction checks the node's own member. */
+       if
+       :: member[n] ->
+          if :: !rostered[n] -> rostered[n] = 1; roster_same = 0 :: else fi;
+          durable[n].used = u; durable[n].intent = i; durable[n].wait = w;
+          raise_veto(n, u, i)
+       :: else -> UNFINISHED(n)
+       fi
+     }
+  :: d_step { failures > 0 -> failures--; UNFINISHED(n) }
+  fi
 #endif
 }
 
@@ -106,8 +142,8 @@ proctype agent(byte n) {
              :: member[n] && auth_same[n] ->
 #endif
                 rostered[n] = 1; durable[n].used = 1; durable[n].intent = 1;
-                durable[n].wait = w; VETO; vetoed[n] = 1; accepted[n] = 1
-             :: else -> ok = 0
+                durable[n].wait = w; raise_veto(n, 1, 1); accepted[n] = 1
+             :: else -> ok = 0; UNFINISHED(n)
              fi
            };
 #endif
@@ -267,7 +303,7 @@ proctype leader() {
 
 init {
   atomic {
-    need[1] = 1; caps[1].used = 1; durable[1].used = 1; vetoed[1] = 1;
+    need[1] = 1; caps[1].used = 1; durable[1].used = 1; vetoed[1] = 1; told[1] = 1;
     run agent(0); run agent(1); run operator(); run world(); run leader()
   }
 }

@@ -178,21 +178,39 @@ def _number(pattern: str, output: str) -> float:
     return float(found[1]) if found else 0.0
 
 
+def heading(what: Run) -> str:
+    """The cells of a row that say what is searched, before any result."""
+    flags = " ".join(flag for flag in what.flags if not flag.startswith("M_"))
+    if not what.mutant:
+        return f"| `{what.name}`: {what.rule} | {flags or 'defaults'} | "
+    mutant = ", ".join(f"`{flag}`" for flag in what.flags if flag.startswith("M_"))
+    where = f"`{what.model}`" + (f" {flags}" if flags else "")
+    return f"| {what.rule} | {what.serves} | {mutant} | {where} | "
+
+
 def row(what: Run, result: Result) -> str:
     """One row of the tables of ``docs/model.md``."""
-    flags = " ".join(flag for flag in what.flags if not flag.startswith("M_"))
-    where = f"`{what.model}`" + (f" {flags}" if flags else "")
     if not what.mutant:
-        search = what.search.name.lower()
         return (
-            f"| {what.name} | {where} | {search} | {result.outcome.value} | "
-            f"{result.states:,} | {result.seconds:.1f} |"
+            f"{heading(what)}{_searched(what, result)} | {result.outcome.value}"
+            f"{', as expected' if result.outcome is Outcome.FAILS else ''} | "
+            f"{result.states:,} | {result.seconds:.0f} |"
         )
-    mutant = ", ".join(f"`{flag}`" for flag in what.flags if flag.startswith("M_"))
+    first = "" if what.search is Search.SHORTEST else " `*`"
     said = {
-        Outcome.FAILS: f"{result.depth} steps",
+        Outcome.FAILS: f"{result.depth} steps{first}",
         Outcome.HOLDS: f"none within bounds ({result.states:,} states, exhausted)",
         Outcome.SEEN: f"none in what was seen ({result.states:,} states, bitstate)",
-        Outcome.OUT_OF_BOUNDS: f"none within {what.limit_s:.0f} s",
+        Outcome.OUT_OF_BOUNDS: f"none within {result.states:,} states, not exhausted",
     }[result.outcome]
-    return f"| {what.rule} | {what.serves} | {mutant} | {where} | {said} |"
+    return f"{heading(what)}{said} |"
+
+
+def _searched(what: Run, result: Result) -> str:
+    """Say how far the search went."""
+    if result.outcome is Outcome.FAILS:
+        return "until the counterexample"
+    if what.search is Search.BITSTATE:
+        stopped = "out of time" in result.output
+        return "bitstate, ended by its time" if stopped else "bitstate, to its end"
+    return "exhausted, fair" if what.search is Search.FAIR else "exhausted"
