@@ -197,7 +197,14 @@ class Settler:
         return taken(entry, epoch, leaf, next_round, now_ns, facts)
 
     def _adopt(self, leaves: Sequence[str], *, asked: bool) -> None:
-        """Write records for quarantined files that none names."""
+        """Write records for quarantined files that none names.
+
+        That none does is known without a check of the manifest's version. Only
+        leaders make records. An earlier one's transaction checks its epoch, which
+        was claimed from it before the manifest was read. Our own requests are
+        taken in their order; one whose answer was lost ended the pass, and the
+        next one began with a ``sync``, after which it was done or never will be.
+        """
         if not leaves:
             return
         world, epoch = self.leadership.world, self.leadership.epoch

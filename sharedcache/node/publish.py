@@ -17,7 +17,6 @@ from sharedcache.core.model import (
     Report,
     RosterRecord,
     Unreadable,
-    UseIndex,
 )
 from sharedcache.core.policy import AgentPolicy
 from sharedcache.core.ports import (
@@ -29,6 +28,7 @@ from sharedcache.core.ports import (
     OutcomeUnknownError,
     Set,
 )
+from sharedcache.core.veto import Spoken
 from sharedcache.node.world import (
     AgentRefusedError,
     ExpungedError,
@@ -40,12 +40,18 @@ from sharedcache.node.world import (
 
 @dataclass(slots=True)
 class Publisher:
-    """Publishes one node's reports under its own registration."""
+    """Publishes one node's reports under its own registration.
+
+    What the last report spoke against counts as told for as long as nothing came
+    after it: not a registration whose durable half was not written, no other
+    session.
+    """
 
     world: World
     identity: Identity
     published: Report | None = None
     returned: bool = False
+    _told: Spoken | None = None
     _session: int = 0
     _version: int | None = None
     _parts: tuple[str, ...] = ()
@@ -72,7 +78,7 @@ class Publisher:
         it must not fall behind by more than the touch interval.
         """
         old = self.published
-        if old is None or not self.joined():
+        if old is None or self._told is None or not self.joined():
             return True
         interval_ns = int(self.world.policy.touch_interval_s * NANOSECONDS)
         if report.storage_time_ns - old.storage_time_ns >= interval_ns:
@@ -93,32 +99,38 @@ class Publisher:
         packed = ledger.pack_report(report, self.world.tokens.token())
         for path, data in packed.parts.items():
             self.world.coordination.commit([Create(path, data)])
-        self._register(packed)
-        self._write(report, packed, manifest, conditions)
+        told, self._told = self._told, None
+        if self._register(packed):
+            told = None
+        spoken = Spoken.of(report, manifest)
+        if spoken.must_be_heard(told):
+            conditions = [*conditions, ledger.bump(ledger.VETO_COUNTER)]
+        self._write(report, packed, conditions)
         old, self._parts = self._parts, tuple(packed.parts)
         self._drop_parts(old)
-        self.published = report
+        self.published, self._told = report, spoken
 
-    def _register(self, packed: ledger.Packed) -> None:
+    def _register(self, packed: ledger.Packed) -> bool:
         """Put the report into the group, joining anew if the session is new.
 
         The registration is created with the report in it: there is no moment
-        at which this node is a member with nothing in use.
+        at which this node is a member with nothing in use.  Tells whether it is
+        a new one.
         """
         coordination = self.world.coordination
         session = coordination.session_id()
         if session == self._session and coordination.joined():
             coordination.update_capabilities(packed.capabilities)
-            return
+            return False
         coordination.join(packed.capabilities)
         self._session = session
+        return True
 
     def _write(
         self,
         report: Report,
         packed: ledger.Packed,
-        manifest: Sequence[ManifestBatch],
-        conditions: Sequence[Operation] = (),
+        conditions: Sequence[Operation],
     ) -> None:
         path = ledger.node_path(report.node)
         data = ledger.roster_data(report.node, packed, None)
@@ -134,8 +146,6 @@ class Publisher:
         if previous is None or _identity_changed(previous, report):
             operations.append(self._rollout_allows())
             operations.append(ledger.bump(ledger.ROSTER_COUNTER))
-        if vetoes(report, previous, manifest):
-            operations.append(ledger.bump(ledger.VETO_COUNTER))
         try:
             self.world.coordination.commit(operations)
         except (ConflictError, OutcomeUnknownError):
@@ -227,18 +237,6 @@ def require_allowed(policy: AgentPolicy, finalized: int) -> None:
     why = policy.schemas.refusal(finalized, policy.schema_version, policy.kernel_naming)
     if why is not None:
         raise AgentRefusedError(why)
-
-
-def vetoes(
-    report: Report, previous: Report | None, manifest: Sequence[ManifestBatch]
-) -> bool:
-    """Whether a report must make authorisations under way fail."""
-    if report.sees or report.intents:
-        return True
-    if not report.complete and (previous is None or previous.complete):
-        return True
-    used = UseIndex.over((report.now, report.since))
-    return any(used.covers(e.name) for batch in manifest for e in batch.entries)
 
 
 def _identity_changed(previous: Report, report: Report) -> bool:

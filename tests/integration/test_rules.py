@@ -13,9 +13,9 @@ import pytest
 from sharedcache import ledger
 from sharedcache.cleaner.service import CleanerService
 from sharedcache.core import codec
-from sharedcache.core.model import Authorisation, ManifestEntry
+from sharedcache.core.model import Authorisation, ManifestEntry, Report, RosterRecord
 from sharedcache.core.names import digest_of
-from sharedcache.core.ports import Coordination, Set
+from sharedcache.core.ports import Coordination, CoordinationError, Set
 from sharedcache.node.service import NodeService
 from tests.support.inprocess import FAST, Site, image_id, publish, settle
 
@@ -63,6 +63,20 @@ def quarantined(site: Site, cleaner: CleanerService, *agents: NodeService) -> Pa
     cleaner.pass_now()
     settle(*agents, cleaner, until=lambda: not path.exists(), what="quarantined")
     return path
+
+
+def said_by(site: Site, node: str) -> tuple[Report, Report]:
+    """Read what a node says as a member, and its durable report."""
+    session = site.session(f"reader-{os.urandom(4).hex()}")
+    heads: dict[str, object] = {node: session.members()[node]}
+    registered = ledger.read_reports(session, heads)[node]
+    record = session.get(ledger.node_path(node))
+    assert record is not None
+    durable = ledger.durable_report(record, node, session)
+    assert isinstance(registered, Report)
+    assert isinstance(durable, RosterRecord)
+    assert durable.report is not None
+    return registered, durable.report
 
 
 def look_now(agent: NodeService) -> None:
@@ -175,6 +189,121 @@ def test_a_report_that_speaks_against_a_purge_raises_the_veto_counter(
         (site.root / "n1.json").write_text("{")
     look_now(agent)
     assert vetoes(coordination) == before + 1
+
+
+def test_what_a_report_speaks_against_again_raises_no_counter(site: Site) -> None:
+    """A name in constant use vetoes once: the leader has read the reports since."""
+    agent, other = site.agent("n1", touch_interval_s=1e-9), site.agent("n2")
+    cleaner = site.cleaner("c1", SLOW)
+    publish(agent)
+    publish(other)
+    path = quarantined(site, cleaner, agent, other)
+    site.file(path.name)
+    site.uses("n1", names=[path.name])
+    coordination = agent.world.coordination
+    before = vetoes(coordination)
+    look_now(agent)
+    assert vetoes(coordination) == before + 1
+    version = agent.publisher._version
+    assert version is not None
+    for _ in range(3):
+        look_now(agent)
+    assert agent.publisher._version == version + 3
+    assert vetoes(coordination) == before + 1
+
+
+def test_a_report_after_an_unfinished_one_is_heard_anew(site: Site) -> None:
+    """A leader may have read the registration that dropped the use in between."""
+    agent, other = site.agent("n1"), site.agent("n2")
+    cleaner = site.cleaner("c1", SLOW)
+    publish(agent)
+    publish(other)
+    path = quarantined(site, cleaner, agent, other)
+    site.file(path.name)
+    site.uses("n1", names=[path.name])
+    look_now(agent)
+    coordination = agent.world.coordination
+    site.uses("n1", names=[])
+    raise_round(coordination)
+    look_now(agent)
+    before = vetoes(coordination)
+    commit = coordination.commit
+
+    def out_of_reach(_: object) -> None:
+        raise CoordinationError("the connection is suspended")
+
+    # The report from which the use has left its window.
+    raise_round(coordination)
+    coordination.commit = out_of_reach  # type: ignore[method-assign]
+    look_now(agent)
+    coordination.commit = commit  # type: ignore[method-assign]
+    (registered, durable) = said_by(site, "n1")
+    assert not registered.since
+    assert path.name in set(durable.since.cache_names())
+    site.uses("n1", names=[path.name])
+    look_now(agent)
+    assert vetoes(coordination) == before + 1
+
+
+def test_an_unfinished_report_is_followed_by_a_whole_one(site: Site) -> None:
+    """Registration and durable report agree again, though nothing new is said."""
+    path = site.image(image_id())
+    site.uses("n1", names=[path.name])
+    agent = site.agent("n1")
+    publish(agent)
+    coordination = agent.world.coordination
+    commit = coordination.commit
+
+    def out_of_reach(_: object) -> None:
+        raise CoordinationError("the connection is suspended")
+
+    path.unlink()
+    coordination.commit = out_of_reach  # type: ignore[method-assign]
+    look_now(agent)
+    coordination.commit = commit  # type: ignore[method-assign]
+    (registered, durable) = said_by(site, "n1")
+    assert (registered.lost, durable.lost) == ((path.name,), ())
+    site.file(path.name)
+    look_now(agent)
+    (registered, durable) = said_by(site, "n1")
+    assert registered.lost == durable.lost == ()
+
+
+def test_purging_goes_on_while_an_old_files_name_is_in_constant_use(
+    site: Site,
+) -> None:
+    """Reports that come before every authorisation do not starve other files."""
+    agent = site.agent("n1", touch_interval_s=1e-9)
+    publish(agent)
+    first = site.cleaner("c1", SLOW)
+    busy = quarantined(site, first, agent)
+    site.file(busy.name)
+    site.uses("n1", names=[busy.name])
+    look_now(agent)
+    first.stand_down()
+    cleaner = site.cleaner("c2")
+    unused = site.image(image_id())
+    commit, between = cleaner.world.coordination.commit, []
+
+    def reporting_first(operations: object) -> None:
+        paths = [o.path for o in operations]  # type: ignore[attr-defined]
+        if ledger.AUTHORISATION in paths and ledger.VETO_COUNTER in paths:
+            version = agent.publisher._version
+            look_now(agent)
+            between.append(agent.publisher._version != version)
+        commit(operations)  # type: ignore[arg-type]
+
+    cleaner.world.coordination.commit = reporting_first  # type: ignore[method-assign]
+    settle(
+        agent,
+        cleaner,
+        until=lambda: unused.name in cleaner.harvest.purged.names,
+        what="the unused file is purged",
+    )
+    assert between
+    assert all(between)
+    assert busy.exists()
+    assert [e.name for e in entries(site)] == [busy.name]
 
 
 def test_a_file_touched_after_the_plan_stays(site: Site) -> None:

@@ -164,3 +164,11 @@ inline publish(n, used, there, wants) {
 
 #define CONFIRMED(r) (WHOLE(0) && WHOLE(1) && LATE(0, r) && LATE(1, r) && \
                       COMMON && !WANTED(0) && !WANTED(1))
+
+/* The report, and whether it speaks against the entry as the one before did not:
+   then it raises the veto counter (core/veto.py). */
+inline publish_heard(n, used, there, wants) {
+  again = WANTED(n) + last[n].intent;
+  publish(n, used, there, wants);
+  again = (WANTED(n) && again == 0) || (wants && again < 2)
+}

@@ -144,7 +144,8 @@ proctype agent(byte n) {
         d_step {
           if
           :: ok && auth_same ->
-             publish(n, used, saw, 1); veto_same = 0; accepted = 1; intends = 1;
+             publish_heard(n, used, saw, 1); accepted = 1; intends = 1;
+             if :: again -> veto_same = 0; again = 0 :: else fi;
 #ifndef M_OLD_LEAF
              /* And the mark, unless the record gives another leaf by now.  It is a
                 transaction of its own, which makes no difference to others. */
@@ -207,8 +208,8 @@ proctype agent(byte n) {
      fi;
      if
      :: d_step { !deaf[n] ->
-          publish(n, used, saw, (n == 0 && intends));
-          if :: used || saw || (n == 0 && intends) -> veto_same = 0 :: else fi;
+          publish_heard(n, used, saw, (n == 0 && intends));
+          if :: again -> veto_same = 0; again = 0 :: else fi;
           saw = 0; used = 0; ok = 0; put_down(n) }
      :: d_step { deaf[n] -> saw = 0; used = 0; ok = 0; put_down(n) }
      fi

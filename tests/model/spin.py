@@ -179,7 +179,7 @@ def _number(pattern: str, output: str) -> float:
 
 
 def heading(what: Run) -> str:
-    """The cells of a row that say what is searched, before any result."""
+    """Build the cells of a row that say what is searched, before any result."""
     flags = " ".join(flag for flag in what.flags if not flag.startswith("M_"))
     if not what.mutant:
         return f"| `{what.name}`: {what.rule} | {flags or 'defaults'} | "

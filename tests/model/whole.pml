@@ -146,7 +146,8 @@ proctype agent(byte n) {
         d_step {
           if
           :: ok && auth_same[n] ->
-             publish(n, used, saw, 1); VETO; intends[n] = 1;
+             publish_heard(n, used, saw, 1); intends[n] = 1;
+             if :: again -> VETO; again = 0 :: else fi;
 #ifdef M_OLD_LEAF
              accepted[n] = 1
 #else
@@ -197,8 +198,8 @@ proctype agent(byte n) {
      fi;
      if
      :: d_step { !deaf[n] ->
-          publish(n, used, saw, intends[n]);
-          if :: used || saw || intends[n] || last[n].since -> VETO :: else fi;
+          publish_heard(n, used, saw, intends[n]);
+          if :: again -> VETO; again = 0 :: else fi;
           saw = 0; used = 0; ok = 0; here = 0 }
      :: d_step { deaf[n] -> saw = 0; used = 0; ok = 0; here = 0 }
      fi
