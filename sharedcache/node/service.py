@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from sharedcache import __version__, ledger
 from sharedcache.core import codec
+from sharedcache.core.losses import Losses
 from sharedcache.core.model import (
     Cluster,
     Incarnation,
@@ -113,7 +114,7 @@ class NodeService:
     _next_look_alone: float = 0.0
     _rounds_seen: int = -1
     _hurried: bool = False
-    _alarm: tuple[str, ...] = ()
+    _losses: Losses = field(default_factory=Losses)
 
     def __post_init__(self) -> None:
         """Put the parts together."""
@@ -280,10 +281,10 @@ class NodeService:
     def _alarms(self, ground: Ground, sight: Sight) -> None:
         """Sound the alarm once for used names that are nowhere at all."""
         kept = {e.name for batch in ground.manifest for e in batch.entries}
-        lost = tuple(name for name in sight.vanished if name not in kept)
-        for name in set(lost) - set(self._alarm):
+        missing = [name for name in sight.vanished if name not in kept]
+        now_s = self.world.clock.boottime()
+        for name in self._losses.look(missing, now_s, sight.name_cache_s):
             self.world.journal.event("used-name-lost", name=name)
-        self._alarm = lost
 
     def _report(
         self,
@@ -311,7 +312,7 @@ class NodeService:
             saw=coverage.saw - sight.sees,
             intents=intents,
             failures=sight.failures,
-            lost=self._alarm,
+            lost=self._losses.lost,
             sealed=sealed,
             release=__version__,
         )

@@ -258,6 +258,7 @@ def test_an_unfinished_report_is_followed_by_a_whole_one(site: Site) -> None:
         raise CoordinationError("the connection is suspended")
 
     path.unlink()
+    look_now(agent)
     coordination.commit = out_of_reach  # type: ignore[method-assign]
     look_now(agent)
     coordination.commit = commit  # type: ignore[method-assign]
