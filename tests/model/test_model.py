@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.model import spin
-from tests.model.catalogue import CONFIGURATIONS, LIVENESS, MUTANTS, RUNS, SPARE
+from tests.model.catalogue import CONFIGURATIONS, LIVENESS, MUTANTS, SPARE
 from tests.model.spin import Outcome, Run
 
 LONG = "SHAREDCACHE_LONG_MODELS"
+
+PATIENCE = 8
+"""How much longer than its bound a search may take on a busy machine."""
 
 _LACKING = spin.missing()
 
@@ -35,7 +38,7 @@ def _params(runs: tuple[Run, ...]) -> list[object]:
                     run.long and LONG not in os.environ,
                     reason=f"a long run: set {LONG}=1",
                 ),
-                pytest.mark.timeout(run.limit_s + 2 * spin.COMPILE_S),
+                pytest.mark.timeout(PATIENCE * run.limit_s + 2 * spin.COMPILE_S),
             ],
         )
         for run in runs
@@ -55,13 +58,6 @@ def test_every_mutant_is_named_beside_its_rule() -> None:
     named = set(re.findall(r"`((?:[a-z]+[-_])+[a-z_]+)`", table))
     events = {"rounds-no_events", "whole-no_since"}
     assert named == {run.name for run in MUTANTS} - events
-
-
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
-def test_every_run_has_its_row(run: Run) -> None:
-    """docs/model.md tells what came of each run, in the words of the catalogue."""
-    text = (Path(__file__).parents[2] / "docs/model.md").read_text(encoding="utf-8")
-    assert text.count(f"\n{spin.heading(run)}") == 1
 
 
 @pytest.mark.parametrize("run", _params(CONFIGURATIONS))
