@@ -79,6 +79,18 @@ def said_by(site: Site, node: str) -> tuple[Report, Report]:
     return registered, durable.report
 
 
+def fetched_again(
+    site: Site, cleaner: CleanerService, agent: NodeService, *others: NodeService
+) -> Path:
+    """Let a file be quarantined, and its name fetched again and used by an agent."""
+    for one in (agent, *others):
+        publish(one)
+    path = quarantined(site, cleaner, agent, *others)
+    site.file(path.name)
+    site.uses(agent.world.policy.node, names=[path.name])
+    return path
+
+
 def look_now(agent: NodeService) -> None:
     """Let an agent scan now."""
     agent._next_look = 0.0
@@ -194,12 +206,7 @@ def test_a_report_that_speaks_against_a_purge_raises_the_veto_counter(
 def test_what_a_report_speaks_against_again_raises_no_counter(site: Site) -> None:
     """A name in constant use vetoes once: the leader has read the reports since."""
     agent, other = site.agent("n1", touch_interval_s=1e-9), site.agent("n2")
-    cleaner = site.cleaner("c1", SLOW)
-    publish(agent)
-    publish(other)
-    path = quarantined(site, cleaner, agent, other)
-    site.file(path.name)
-    site.uses("n1", names=[path.name])
+    fetched_again(site, site.cleaner("c1", SLOW), agent, other)
     coordination = agent.world.coordination
     before = vetoes(coordination)
     look_now(agent)
@@ -215,12 +222,7 @@ def test_what_a_report_speaks_against_again_raises_no_counter(site: Site) -> Non
 def test_a_report_after_an_unfinished_one_is_heard_anew(site: Site) -> None:
     """A leader may have read the registration that dropped the use in between."""
     agent, other = site.agent("n1"), site.agent("n2")
-    cleaner = site.cleaner("c1", SLOW)
-    publish(agent)
-    publish(other)
-    path = quarantined(site, cleaner, agent, other)
-    site.file(path.name)
-    site.uses("n1", names=[path.name])
+    path = fetched_again(site, site.cleaner("c1", SLOW), agent, other)
     look_now(agent)
     coordination = agent.world.coordination
     site.uses("n1", names=[])
@@ -275,11 +277,8 @@ def test_purging_goes_on_while_an_old_files_name_is_in_constant_use(
 ) -> None:
     """Reports that come before every authorisation do not starve other files."""
     agent = site.agent("n1", touch_interval_s=1e-9)
-    publish(agent)
     first = site.cleaner("c1", SLOW)
-    busy = quarantined(site, first, agent)
-    site.file(busy.name)
-    site.uses("n1", names=[busy.name])
+    busy = fetched_again(site, first, agent)
     look_now(agent)
     first.stand_down()
     cleaner = site.cleaner("c2")
