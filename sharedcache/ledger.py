@@ -7,7 +7,7 @@ ZooKeeper through the port alone, one effect a call of the port.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -75,10 +75,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Versioned(Generic[T]):
-    """A record's value with the data version that a transaction can check."""
+    """A record's value with the data version that a transaction can check.
+
+    ``data`` is the record as it was read, for whoever replaces it.
+    """
 
     value: T
     version: int
+    data: bytes = b""
 
 
 def node_path(node: str) -> str:
@@ -127,9 +131,16 @@ def founding(cluster: Cluster, finalized_schema: int, who: str) -> list[Operatio
     ]
 
 
-def number_data(value: int) -> bytes:
-    """Encode an epoch or a round."""
-    return codec.pack(codec.counter_to_record(value))
+def number_data(value: int, before: bytes = b"", **more: object) -> bytes:
+    """Encode an epoch or a round that follows ``before``, with ``more`` fields."""
+    return renewed_data(before, {**codec.counter_to_record(value), **more})
+
+
+def renewed_data(
+    before: bytes, fresh: Mapping[str, object], drop: Collection[str] = ()
+) -> bytes:
+    """Encode a record that replaces ``before``, whose unknown fields it keeps."""
+    return codec.pack(codec.renewed(before, fresh, drop))
 
 
 def rollout_data(rollout: Rollout) -> bytes:
@@ -184,7 +195,7 @@ def counter_of(record: Record | None) -> Versioned[int]:
     if record is None:
         raise codec.RecordError("the record is not there")
     value = codec.counter_from_record(codec.unpack(record.data))
-    return Versioned(value, record.version)
+    return Versioned(value, record.version, record.data)
 
 
 def rollout_of(record: Record | None) -> Rollout | Unreadable:
@@ -326,7 +337,11 @@ def pack_report(report: Report, token: str) -> Packed:
 
     ``token`` makes the parts' names new ones.
     """
-    record = codec.report_to_record(report)
+    return pack_record(report, codec.report_to_record(report), token)
+
+
+def pack_record(report: Report, record: Mapping[str, object], token: str) -> Packed:
+    """Encode the record of a report, which may hold more than this release knows."""
     data = codec.pack(record)
     if len(data) <= PART_BYTES:
         return Packed(record, {})
@@ -347,8 +362,17 @@ def pack_report(report: Report, token: str) -> Packed:
     return Packed(head, parts)
 
 
+_ROSTER_FIELDS = frozenset(
+    {"node", "report", "expunged_at", "boot_id", "start", "unreadable"}
+)
+"""Every field of a roster record or a tombstone that this release knows."""
+
+
 def tombstone_data(
-    node: str, incarnation: Incarnation | Unreadable | None, now: float
+    node: str,
+    incarnation: Incarnation | Unreadable | None,
+    now: float,
+    before: bytes = b"",
 ) -> bytes:
     """Encode the record of an expunged node; ``incarnation`` is its witness's."""
     witness: dict[str, object] = {}
@@ -356,13 +380,18 @@ def tombstone_data(
         witness = {"boot_id": incarnation.boot_id, "start": incarnation.start}
     elif incarnation is not None:
         witness = {"unreadable": True}
-    return codec.pack({"node": node, "report": None, "expunged_at": now, **witness})
+    fresh = {"node": node, "report": None, "expunged_at": now, **witness}
+    return renewed_data(before, fresh, _ROSTER_FIELDS)
 
 
-def roster_data(node: str, packed: Packed | None, expunged_at: float | None) -> bytes:
-    """Encode a roster record with its report, or the head of its report."""
+def roster_data(node: str, packed: Packed | None, before: bytes = b"") -> bytes:
+    """Encode a roster record with its report, or the head of its report.
+
+    ``before`` is the record that it replaces.
+    """
     report = None if packed is None else packed.capabilities
-    return codec.pack({"node": node, "report": report, "expunged_at": expunged_at})
+    fresh = {"node": node, "report": report, "expunged_at": None}
+    return renewed_data(before, fresh, _ROSTER_FIELDS)
 
 
 def parts_of(values: object) -> tuple[str, ...]:
@@ -397,17 +426,32 @@ def read_reports(
 def _assemble(
     node: str, head: object, parts: Sequence[Record | None]
 ) -> Report | Unreadable:
+    values = codec.readable(lambda: _joined(head, parts))
+    return values if isinstance(values, Unreadable) else _report(node, values)
+
+
+def _joined(head: object, parts: Sequence[Record | None]) -> Mapping[str, object]:
+    """Put a report's record together from its parts; raises ``RecordError``."""
     data = b"".join(part.data for part in parts if part is not None)
-    try:
-        fields = codec.Fields(head)
-        whole = len(data) == fields.integer("length") and (
-            hashlib.sha256(data).hexdigest() == fields.text("sha256")
-        )
-        if not whole:
-            return Unreadable("parts of the report are missing or damaged")
-        return _report(node, codec.unpack(data))
-    except codec.RecordError as error:
-        return Unreadable(str(error), newer=isinstance(error, codec.NewerRecordError))
+    fields = codec.Fields(head)
+    whole = len(data) == fields.integer("length") and (
+        hashlib.sha256(data).hexdigest() == fields.text("sha256")
+    )
+    if not whole:
+        raise codec.RecordError("parts of the report are missing or damaged")
+    return codec.unpack(data)
+
+
+def report_values(
+    record: Record, coordination: Coordination
+) -> Mapping[str, object] | None:
+    """Return the record of a node's durable report as it stands; ``None`` without one.
+
+    Raises ``RecordError``.
+    """
+    head = codec.Fields(codec.unpack(record.data)).part("report")
+    paths = parts_of(head)
+    return _joined(head, coordination.get_many(paths)) if paths else head
 
 
 def _report(node: str, values: object) -> Report | Unreadable:

@@ -19,7 +19,6 @@ from sharedcache.cleaner.world import (
     InterruptedPassError,
     Leadership,
 )
-from sharedcache.core import codec
 from sharedcache.core.acts import changes
 from sharedcache.core.model import ManifestEntry, Unreadable
 from sharedcache.core.ports import Check, Clock, ConflictError, Set
@@ -127,7 +126,7 @@ class Actor:
     def raise_round(self) -> int:
         """Raise the round by one; return the new one."""
         number = self.observed.round
-        data = codec.pack(codec.counter_to_record(number.value + 1))
+        data = ledger.number_data(number.value + 1, number.data)
         self.world.coordination.commit(
             [*self.leadership.conditions(), Set(ledger.ROUND, data, number.version)]
         )

@@ -72,7 +72,11 @@ class BrakeKeeper:
         writes: list[Operation] = []
         memory = _memory(observed, plan)
         if memory is not None:
-            data = codec.pack(brakecodec.memory_to_record(memory))
+            before = leadership.world.coordination.get(ledger.MEMORY)
+            data = ledger.renewed_data(
+                b"" if before is None else before.data,
+                brakecodec.memory_to_record(memory),
+            )
             writes.append(Set(ledger.MEMORY, data, None))
         if not _same(self._standing, observed.brake):
             told = self._standing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sharedcache import audit, ledger
 from sharedcache.cleaner.observe import Observed
@@ -56,7 +56,9 @@ def finalize(
             f"{facts.strangers[0]} left a trace but is not on the "
             "roster: start its agent, or expunge it"
         )
-    done = Rollout(status.target, who, now)
+    done = replace(
+        found, finalized_schema=status.target, finalized_by=who, finalized_at=now
+    )
     audit.prepare(coordination)
     try:
         coordination.commit(
@@ -97,8 +99,10 @@ def _why_not(status: rollout.RolloutStatus) -> str:
 def publish_schema(storage: Storage, finalized: Rollout) -> None:
     """Write the finalized schema to the storage, unless it says as much already.
 
-    The storage's word never goes back: finalizing is one way.
+    The storage's word never goes back: finalizing is one way.  What a later
+    release has added to it stays.
     """
+    extra = b""
     present = storage.read_schema()
     if present is not None:
         text = present
@@ -108,7 +112,10 @@ def publish_schema(storage: Storage, finalized: Rollout) -> None:
                 return
         elif found.finalized_schema >= finalized.finalized_schema:
             return
-    storage.write_schema(codec.to_text(codec.rollout_to_record(finalized)))
+        else:
+            extra = found.extra
+    record = codec.rollout_to_record(replace(finalized, extra=extra))
+    storage.write_schema(codec.to_text(record))
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ def _claim(world: CleanerWorld, candidacy: Candidacy) -> Leadership:
     record = world.coordination.get(ledger.EPOCH)
     number = ledger.counter_of(record)
     epoch = number.value + 1
-    data = codec.pack({**codec.counter_to_record(epoch), "cleaner": world.name})
+    data = ledger.number_data(epoch, number.data, cleaner=world.name)
     act = Act(
         Deed.TOOK_OFFICE,
         trail.doer(world, epoch),

@@ -87,11 +87,13 @@ def hold(coordination: Coordination, name: str, why: str, by: Signature) -> None
     """
     if names.classify(name) is names.Kind.UNRECOGNISED:
         raise RefusedError(f"{name} is no cache name, so no cleaner ever touches it")
-    data, path = codec.pack({"why": why}), ledger.hold_path(name)
+    path, fresh = ledger.hold_path(name), {"why": why}
     act = Act(Deed.HOLD_ADDED, by.doer, by.when, why, (Subject(name),))
     try:
-        _commit(coordination, [Create(path, data), *_interrupting()], act)
+        _commit(coordination, [Create(path, codec.pack(fresh)), *_interrupting()], act)
     except ConflictError:
+        before = coordination.get(path)
+        data = ledger.renewed_data(b"" if before is None else before.data, fresh)
         _commit(coordination, [Set(path, data, None)], act)
 
 
@@ -126,9 +128,10 @@ def expect(coordination: Coordination, node: str, by: Signature) -> bool:
         raise RefusedError(
             f"{node!r} cannot name a node: letters, digits, dot, dash, underscore"
         )
-    path, data = ledger.node_path(node), ledger.roster_data(node, None, None)
+    path = ledger.node_path(node)
     coordination.sync()
     record = coordination.get(path)
+    data = ledger.roster_data(node, None, b"" if record is None else record.data)
     write: Operation = Create(path, data)
     if record is not None:
         if node not in ledger.roster_of([(node, record)]).expunged:
@@ -168,7 +171,8 @@ def expunge(
         incarnation = codec.readable(
             lambda: codec.incarnation_from_record(codec.from_text(data))
         )
-    tombstone = ledger.tombstone_data(node, incarnation, by.when)
+    before = b"" if record is None else record.data
+    tombstone = ledger.tombstone_data(node, incarnation, by.when, before)
     registration, path = ledger.member_path(node), ledger.node_path(node)
     operations: list[Operation] = [
         # Created and deleted in one transaction: it did not exist.

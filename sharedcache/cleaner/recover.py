@@ -219,10 +219,13 @@ class Recoverer:
         found = ledger.durable_report(record, node, self.coordination)
         if not isinstance(found, RosterRecord) or found.report is None:
             return
-        packed = ledger.pack_report(doubted(found.report), self.tokens.token())
+        # Whatever a later release has said in it stays: only the doubt is added.
+        values = dict(ledger.report_values(record, self.coordination) or {})
+        values["failures"] = codec.report_to_record(doubted(found.report))["failures"]
+        packed = ledger.pack_record(found.report, values, self.tokens.token())
         for part, data in packed.parts.items():
             self.coordination.commit([Create(part, data)])
-        data = ledger.roster_data(node, packed, None)
+        data = ledger.roster_data(node, packed, record.data)
         try:
             self.coordination.commit([Set(path, data, version), *_interrupting()])
         except ConflictError:
@@ -251,23 +254,23 @@ class Recoverer:
         if not isinstance(disk, Cluster):
             raise RefusedError("the storage has no cluster marker")
         records = seen.records
-        rollout = ledger.rollout_data(Rollout(recovery.schema, self.who, self.now))
+        rollout = Rollout(recovery.schema, self.who, self.now)
         manifest = 0 if seen.manifest is None else seen.manifest.version
         pause = codec.pack({"why": self.paused}) if self.paused else None
         return [
             *([] if pause is None else [Set(ledger.PAUSE, pause, None)]),
-            _put(ledger.EPOCH, ledger.number_data(recovery.epoch), records),
-            _put(ledger.ROUND, ledger.number_data(recovery.round), records),
-            _put(ledger.ROLLOUT, rollout, records),
+            _put(ledger.EPOCH, codec.counter_to_record(recovery.epoch), records),
+            _put(ledger.ROUND, codec.counter_to_record(recovery.round), records),
+            _put(ledger.ROLLOUT, codec.rollout_to_record(rollout), records),
             _put(
                 ledger.AUTHORISATION,
-                ledger.authorisation_data(Authorisation()),
+                codec.authorisation_to_record(Authorisation()),
                 records,
             ),
             *(Delete(ledger.batch_path(n), v) for n, v in seen.batches.items()),
             ledger.manifest_changed(self.tokens.token(), manifest),
             *_interrupting(),
-            _put(ledger.IDENTITY, ledger.identity_data(disk), records),
+            _put(ledger.IDENTITY, codec.cluster_to_record(disk), records),
         ]
 
 
@@ -276,7 +279,18 @@ def _interrupting() -> list[Operation]:
     return [ledger.bump(ledger.ROSTER_COUNTER), ledger.bump(ledger.VETO_COUNTER)]
 
 
-def _put(path: str, data: bytes, records: dict[str, Record | None]) -> Operation:
-    """Return the write of a record as it was read: replaced, or created."""
+def _put(
+    path: str, fresh: dict[str, object], records: dict[str, Record | None]
+) -> Operation:
+    """Return the write of a record as it was read: replaced, or created.
+
+    What a later release has added stays, but for a leader's and an
+    authorisation's: these are over.
+    """
     record = records[path]
-    return Create(path, data) if record is None else Set(path, data, record.version)
+    if record is None:
+        return Create(path, codec.pack(fresh))
+    data = codec.pack(fresh)
+    if path not in {ledger.EPOCH, ledger.AUTHORISATION}:
+        data = ledger.renewed_data(record.data, fresh)
+    return Set(path, data, record.version)

@@ -1,17 +1,12 @@
-"""Records: msgpack in ZooKeeper, JSON text on the storage, with a schema number.
+"""What each record says: values to maps of fields, and back.
 
-An older reader that meets a newer record stands back: it gets
-``NewerRecordError`` and treats the record as one that forbids everything.
-Sizes and shapes are bounded, so that no record can do harm by being read.
+The form of records, and what becomes of fields that a later release adds, is in
+``core/records.py``.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
-
-import msgpack
+from collections.abc import Iterable, Mapping, Sequence
 
 from sharedcache.core import names
 from sharedcache.core.model import (
@@ -27,166 +22,58 @@ from sharedcache.core.model import (
     Rollout,
     RosterRecord,
     SourceFailure,
-    Unreadable,
     Uses,
 )
+from sharedcache.core.records import (
+    MAX_EXTRA_BYTES,
+    MAX_NUMBER,
+    MAX_RECORD_BYTES,
+    MAX_TEXT,
+    RECORD_SCHEMA,
+    Fields,
+    NewerRecordError,
+    RecordError,
+    from_text,
+    pack,
+    readable,
+    renewed,
+    text_of,
+    to_text,
+    unpack,
+    unpacked,
+)
 
-RECORD_SCHEMA = 1
-"""Schema number of the records that this release writes."""
-
-MAX_RECORD_BYTES = 64 * 1024 * 1024
-"""Largest record that is decoded, put together from its chunks."""
-
-MAX_NUMBER = float(2**63)
-"""Largest number that is read where a fraction is allowed."""
-
-_MAX_TEXT = 4096
-_MAX_ITEMS = 2_000_000
-
-T = TypeVar("T")
-
-
-class RecordError(ValueError):
-    """A record that cannot be read: cut short, empty, or of the wrong shape."""
-
-
-class NewerRecordError(RecordError):
-    """A record of a schema that this release does not know."""
-
-
-class Fields:
-    """The fields of a decoded record, each read with its type and bounds."""
-
-    def __init__(self, values: object) -> None:
-        if not isinstance(values, Mapping):
-            raise RecordError("the record is not a map")
-        schema = values.get("schema")
-        if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-            raise RecordError("the record has no schema number")
-        if schema > RECORD_SCHEMA:
-            raise NewerRecordError(
-                f"record schema {schema} is newer than {RECORD_SCHEMA}"
-            )
-        self._values = values
-
-    def integer(self, key: str, least: int = 0, most: int = 2**63 - 1) -> int:
-        """Read a whole number within bounds."""
-        value = self._values.get(key)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise RecordError(f"{key} is not a whole number")
-        if not least <= value <= most:
-            raise RecordError(f"{key} is out of bounds")
-        return value
-
-    def number(self, key: str) -> float:
-        """Read a number that is not negative."""
-        value = self._values.get(key)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise RecordError(f"{key} is not a number")
-        if not 0 <= value <= MAX_NUMBER:
-            raise RecordError(f"{key} is out of bounds")
-        return float(value)
-
-    def optional_number(self, key: str) -> float | None:
-        """Read a number that may be absent."""
-        return None if self._values.get(key) is None else self.number(key)
-
-    def text(self, key: str, default: str | None = None) -> str:
-        """Read a text of bounded length."""
-        return _text(self._values.get(key, default), key)
-
-    def flag(self, key: str, *, default: bool | None = None) -> bool:
-        """Read a truth value."""
-        value = self._values.get(key, default)
-        if not isinstance(value, bool):
-            raise RecordError(f"{key} is not true or false")
-        return value
-
-    def items(self, key: str) -> Sequence[object]:
-        """Read a list of bounded length."""
-        value = self._values.get(key)
-        if not isinstance(value, list | tuple) or len(value) > _MAX_ITEMS:
-            raise RecordError(f"{key} is not a list, or too long")
-        return value
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        """Read a list of texts."""
-        return tuple(_text(item, key) for item in self.items(key))
-
-    def digests(self, key: str) -> frozenset[bytes]:
-        """Read digests of 20 bytes each, one after the other in one binary."""
-        value = self._values.get(key)
-        size = names.DIGEST_BYTES
-        if not isinstance(value, bytes) or len(value) % size:
-            raise RecordError(f"{key} is not a row of 20-byte digests")
-        return frozenset(value[i : i + size] for i in range(0, len(value), size))
-
-    def part(self, key: str) -> Mapping[str, object] | None:
-        """Read a nested map, or nothing."""
-        value = self._values.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, Mapping):
-            raise RecordError(f"{key} is not a map")
-        return {"schema": RECORD_SCHEMA, **value}
-
-
-def _text(value: object, key: str) -> str:
-    if not isinstance(value, str) or len(value) > _MAX_TEXT:
-        raise RecordError(f"{key} is not a text, or too long")
-    if not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value):
-        # JSON can spell half a character, which could never be written again.
-        raise RecordError(f"{key} is not a text that can be encoded")
-    return value
-
-
-def pack(record: Mapping[str, object]) -> bytes:
-    """Encode a record, with its schema number, for ZooKeeper."""
-    packed: bytes = msgpack.packb({"schema": RECORD_SCHEMA, **record})
-    return packed
-
-
-def unpack(data: bytes) -> Mapping[str, object]:
-    """Decode a record from ZooKeeper; raises ``RecordError``."""
-    if not data:
-        raise RecordError("the record is empty")
-    if len(data) > MAX_RECORD_BYTES:
-        raise RecordError(f"the record has {len(data)} bytes, which is too many")
-    try:
-        values = msgpack.unpackb(data, strict_map_key=True)
-    except (ValueError, msgpack.UnpackException) as error:
-        raise RecordError(f"the record is not msgpack ({error})") from error
-    except RecursionError as error:
-        raise RecordError("the record is nested too deeply") from error
-    if not isinstance(values, Mapping):
-        raise RecordError("the record is not a map")
-    return values
-
-
-def to_text(record: Mapping[str, object]) -> bytes:
-    """Encode a record as one line of JSON for the storage, where people read it."""
-    return (json.dumps({"schema": RECORD_SCHEMA, **record}) + "\n").encode()
-
-
-def from_text(data: bytes) -> Mapping[str, object]:
-    """Decode a record from the storage; raises ``RecordError``."""
-    try:
-        values = json.loads(data.decode())
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"the record is not JSON ({error})") from error
-    if not isinstance(values, Mapping):
-        raise RecordError("the record is not a map")
-    return values
-
-
-def readable(read: Callable[[], T]) -> T | Unreadable:
-    """Turn a record that cannot be read into a value that forbids everything."""
-    try:
-        return read()
-    except NewerRecordError as error:
-        return Unreadable(str(error), newer=True)
-    except RecordError as error:
-        return Unreadable(str(error))
+__all__ = [
+    "MAX_EXTRA_BYTES",
+    "MAX_NUMBER",
+    "MAX_RECORD_BYTES",
+    "RECORD_SCHEMA",
+    "Fields",
+    "NewerRecordError",
+    "RecordError",
+    "authorisation_from_record",
+    "authorisation_to_record",
+    "batch_from_record",
+    "batch_to_record",
+    "cluster_from_record",
+    "cluster_to_record",
+    "counter_from_record",
+    "counter_to_record",
+    "from_text",
+    "incarnation_from_record",
+    "pack",
+    "readable",
+    "renewed",
+    "report_from_record",
+    "report_to_record",
+    "rollout_from_record",
+    "rollout_to_record",
+    "roster_from_record",
+    "roster_to_record",
+    "to_text",
+    "unpack",
+    "witness_to_record",
+]
 
 
 def _row(digests: Iterable[bytes]) -> bytes:
@@ -216,7 +103,7 @@ def _uses_from(values: Mapping[str, object] | None) -> Uses:
 
 def _sayable(text: str) -> str:
     """Return a text that any reader can decode: file names may hold any bytes."""
-    return text.encode("utf-8", "backslashreplace").decode()[:_MAX_TEXT]
+    return text.encode("utf-8", "backslashreplace").decode()[:MAX_TEXT]
 
 
 def report_to_record(report: Report) -> dict[str, object]:
@@ -296,7 +183,7 @@ def _incarnation(fields: Fields) -> Incarnation:
 def _failure(item: object) -> SourceFailure:
     if not isinstance(item, list | tuple) or len(item) != 2:  # noqa: PLR2004 - a pair
         raise RecordError("failures is not a list of pairs")
-    return SourceFailure(_text(item[0], "failures"), _text(item[1], "failures"))
+    return SourceFailure(text_of(item[0], "failures"), text_of(item[1], "failures"))
 
 
 def roster_to_record(record: RosterRecord) -> dict[str, object]:
@@ -320,9 +207,19 @@ def roster_from_record(values: object) -> RosterRecord:
     )
 
 
+_BATCH_FIELDS = frozenset({"schema", "batch", "entries"})
+_ENTRY_FIELDS = frozenset(
+    {
+        *("schema", "name", "entry", "epoch", "leaf", "state", "round", "since_ns"),
+        *("moved_ns", "size", "baseline", "restoring", "asked"),
+    }
+)
+
+
 def batch_to_record(batch: ManifestBatch) -> dict[str, object]:
     """Turn a batch of the manifest into a map."""
     return {
+        **unpacked(batch.extra),
         "batch": batch.batch,
         "entries": [_entry_to(entry) for entry in batch.entries],
     }
@@ -337,12 +234,15 @@ def batch_from_record(values: object, version: int) -> ManifestBatch:
         else _entry_from(item)
         for item in fields.items("entries")
     )
-    return ManifestBatch(fields.text("batch"), entries, version)
+    return ManifestBatch(
+        fields.text("batch"), entries, version, fields.unknown(_BATCH_FIELDS)
+    )
 
 
 def _entry_to(entry: ManifestEntry) -> dict[str, object]:
     base = entry.baseline
     return {
+        **unpacked(entry.extra),
         "name": entry.name,
         "entry": entry.entry,
         "epoch": entry.epoch,
@@ -371,7 +271,7 @@ def _entry_from(values: object) -> ManifestEntry:
     except ValueError as error:
         raise RecordError("an entry is in no known state") from error
     baseline = None
-    if fields._values.get("baseline") is not None:  # noqa: SLF001 - may be absent
+    if fields.has("baseline"):
         baseline = _baseline(fields.items("baseline"))
     return ManifestEntry(
         name=name,
@@ -386,6 +286,7 @@ def _entry_from(values: object) -> ManifestEntry:
         baseline=baseline,
         restoring=fields.flag("restoring"),
         asked=fields.flag("asked"),
+        extra=fields.unknown(_ENTRY_FIELDS),
     )
 
 
@@ -417,7 +318,7 @@ def authorisation_from_record(values: object, version: int) -> Authorisation:
         token=fields.text("token"),
         epoch=fields.integer("epoch"),
         leaves={
-            _text(entry, "leaves"): _text(leaf, "leaves")
+            text_of(entry, "leaves"): text_of(leaf, "leaves")
             for entry, leaf in leaves.items()
             if entry != "schema"
         },
@@ -442,6 +343,7 @@ def cluster_from_record(values: object) -> Cluster:
 def rollout_to_record(rollout: Rollout) -> dict[str, object]:
     """Turn the rollout into a map."""
     return {
+        **unpacked(rollout.extra),
         "finalized_schema": rollout.finalized_schema,
         "finalized_by": rollout.finalized_by,
         "finalized_at": rollout.finalized_at,
@@ -455,6 +357,7 @@ def rollout_from_record(values: object) -> Rollout:
         fields.integer("finalized_schema", least=1),
         fields.text("finalized_by", ""),
         fields.number("finalized_at"),
+        fields.unknown({"schema", "finalized_schema", "finalized_by", "finalized_at"}),
     )
 
 

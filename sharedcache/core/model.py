@@ -285,7 +285,8 @@ class ManifestEntry:
     which the caches' lifetimes count; ``round`` 0 while only intended.
     ``restoring`` marks an operator's restore under way.  ``asked`` says that a
     link of this very leaf was asked for by somebody, and may land at any time:
-    the entry is not purged before it bears another leaf.
+    the entry is not purged before it bears another leaf.  ``extra`` holds what a
+    later release has added, packed, to be carried along (``core/records.py``).
     """
 
     name: str
@@ -300,6 +301,7 @@ class ManifestEntry:
     baseline: Baseline | None = None
     restoring: bool = False
     asked: bool = False
+    extra: bytes = b""
 
     def __post_init__(self) -> None:
         """Hold that whoever restores has asked for a link, and may die of it."""
@@ -309,11 +311,15 @@ class ManifestEntry:
 
 @dataclass(frozen=True, slots=True)
 class ManifestBatch:
-    """A record of the manifest: entries that were taken together."""
+    """A record of the manifest: entries that were taken together.
+
+    ``extra`` holds what a later release has added, packed.
+    """
 
     batch: str
     entries: tuple[ManifestEntry, ...]
     version: int = -1
+    extra: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,11 +346,15 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """What the cluster has committed to."""
+    """What the cluster has committed to.
+
+    ``extra`` holds what a later release has added, packed.
+    """
 
     finalized_schema: int
     finalized_by: str = ""
     finalized_at: float = 0.0
+    extra: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

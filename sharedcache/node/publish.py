@@ -54,6 +54,7 @@ class Publisher:
     _told: Spoken | None = None
     _session: int = 0
     _version: int | None = None
+    _before: bytes = b""
     _parts: tuple[str, ...] = ()
 
     def recover(self) -> Report | None:
@@ -133,12 +134,12 @@ class Publisher:
         conditions: Sequence[Operation],
     ) -> None:
         path = ledger.node_path(report.node)
-        data = ledger.roster_data(report.node, packed, None)
         operations: list[Operation] = [
             Check(self.world.coordination.member_path, None),
             *conditions,
         ]
         previous = self._previous()
+        data = ledger.roster_data(report.node, packed, self._before)
         if self._version is None:
             operations.append(Create(path, data))
         else:
@@ -155,6 +156,7 @@ class Publisher:
             self._version = None
             raise
         self._version = 0 if self._version is None else self._version + 1
+        self._before = data
         self.returned = False
 
     def _previous(self) -> Report | None:
@@ -192,6 +194,7 @@ class Publisher:
         coordination.sync()
         record = coordination.get(ledger.node_path(node))
         self._version = None if record is None else record.version
+        self._before = b"" if record is None else record.data
         if record is None:
             return None
         return ledger.durable_report(record, node, coordination)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgpack
 import pytest
 
-from sharedcache.core import codec
+from sharedcache.core import codec, records
 from sharedcache.core.codec import NewerRecordError, RecordError
 from sharedcache.core.model import (
     Authorisation,
@@ -152,7 +152,7 @@ def test_text_that_is_no_record(data: bytes) -> None:
 
 def test_a_record_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A record that is too large is not even decoded."""
-    monkeypatch.setattr(codec, "MAX_RECORD_BYTES", 10)
+    monkeypatch.setattr(records, "MAX_RECORD_BYTES", 10)
     with pytest.raises(RecordError, match="too many"):
         codec.unpack(codec.pack(codec.report_to_record(FULL)))
 
