@@ -46,6 +46,8 @@ PAUSE = "pause"
 APPROVAL = "approval"
 MEMORY = "memory"
 BRAKE = "brake"
+INVENTORY = "inventory"
+ROLLOUT_HOLD = "rollout-hold"
 ROSTER_COUNTER = "counters/roster"
 VETO_COUNTER = "counters/veto"
 
@@ -63,6 +65,9 @@ BLANK = (
     VETO_COUNTER,
 )
 """Paths of a founded tree that begin without data, parents before children."""
+
+LATER = (INVENTORY, ROLLOUT_HOLD)
+"""Paths that a tree of an earlier release lacks: one that is missing is blank."""
 
 GROUPS = ("groups/nodes", "groups/cleaners")
 """Where tooz keeps the members and the election; the session makes them."""
@@ -119,14 +124,21 @@ def manifest_changed(token: str, version: int | None = None) -> Set:
     return Set(MANIFEST, token.encode("ascii"), version)
 
 
-def founding(cluster: Cluster, finalized_schema: int, who: str) -> list[Operation]:
-    """Return the one transaction that founds a cluster's tree."""
+def founding(
+    cluster: Cluster, finalized_schema: int, who: str, inventory: bytes = b""
+) -> list[Operation]:
+    """Return the one transaction that founds a cluster's tree.
+
+    ``inventory`` is the record of the raw-id names that are there, for a cluster
+    that is finalized from the first.
+    """
     return [
         Create(EPOCH, number_data(0)),
         Create(ROUND, number_data(1)),
         Create(ROLLOUT, rollout_data(Rollout(finalized_schema, who))),
         Create(AUTHORISATION, authorisation_data(Authorisation())),
         *(Create(path, b"") for path in BLANK),
+        *(Create(path, inventory if path == INVENTORY else b"") for path in LATER),
         Create(IDENTITY, identity_data(cluster)),
     ]
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sharedcache import audit, ledger
+from sharedcache import audit, inventory, ledger
 from sharedcache.cleaner.observe import Observed
 from sharedcache.core import codec, rollout
 from sharedcache.core.acts import Act, By, Deed, Doer, Signature
+from sharedcache.core.inventory import Inventory, appeared, old_names, take
 from sharedcache.core.model import Cluster, Rollout, Unreadable
 from sharedcache.core.names import Kind
 from sharedcache.core.ports import (
     Check,
     ConflictError,
     Coordination,
+    Create,
     NameExistsError,
+    Operation,
+    OutcomeUnknownError,
     Set,
     Storage,
 )
@@ -39,7 +43,9 @@ def finalize(
     ``now`` is for people to read, in seconds since 1970; ``epoch`` that of the
     leader who does it by itself, ``None`` for an operator.
     Raises ``RefusedError`` while any rostered node, in whatever state, does
-    not support it.  Finalizing what is finalized changes nothing.
+    not support it, or an operator holds it.  Finalizing what is finalized changes
+    nothing, and whoever was a moment later than another finds it done.  The
+    inventory of raw-id names is taken in the same transaction.
     """
     found = observed.rollout
     if isinstance(found, Unreadable):
@@ -56,29 +62,97 @@ def finalize(
             f"{facts.strangers[0]} left a trace but is not on the "
             "roster: start its agent, or expunge it"
         )
+    if observed.held is not None:
+        raise RefusedError(
+            f"an operator holds the rollout: {observed.held}; `sharedcache rollout "
+            "release` ends that"
+        )
     done = replace(
         found, finalized_schema=status.target, finalized_by=who, finalized_at=now
     )
     audit.prepare(coordination)
+    take_inventory = _inventory_writes(coordination, storage, observed)
     try:
         coordination.commit(
             [
                 Check(ledger.ROSTER_COUNTER, observed.counters.roster),
+                _unheld(observed),
                 Set(
-                    ledger.ROLLOUT,
-                    codec.pack(codec.rollout_to_record(done)),
-                    observed.rollout_version,
+                    ledger.ROLLOUT, ledger.rollout_data(done), observed.rollout_version
                 ),
+                *take_inventory,
                 *audit.operations([finalized_act(done, epoch)]),
             ]
         )
-    except ConflictError as error:
-        raise RefusedError(
-            "the roster or the rollout changed meanwhile: look at `sharedcache "
-            "rollout status` and try again"
-        ) from error
+    except (ConflictError, OutcomeUnknownError) as error:
+        done = _finalized_meanwhile(coordination, done.finalized_schema, error)
     publish_schema(storage, done)
+    _settle_inventory(coordination, storage)
     return done
+
+
+def _inventory_writes(
+    coordination: Coordination, storage: Storage, observed: Observed
+) -> list[Operation]:
+    """Return what takes the inventory, at the first finalization that needs one.
+
+    One that is there stays: what appeared since is not to be covered up.
+    """
+    if observed.seen.facts.inventory is not None:
+        return []
+    taken = take(old_names(storage.scan()), observed.seen.entries)
+    version = observed.later[ledger.INVENTORY]
+    return [inventory.writing(coordination, taken, version)]
+
+
+def _unheld(observed: Observed) -> Operation:
+    """Return what makes a transaction fail if the rollout is held meanwhile."""
+    version = observed.later[ledger.ROLLOUT_HOLD]
+    if version is None:
+        # A tree of an earlier release has no such record.
+        return Create(ledger.ROLLOUT_HOLD, b"")
+    return Check(ledger.ROLLOUT_HOLD, version)
+
+
+def _finalized_meanwhile(
+    coordination: Coordination, target: int, error: Exception
+) -> Rollout:
+    """Return the rollout if it is finalized, by whomsoever; else say what failed."""
+    coordination.sync()
+    found = ledger.rollout_of(coordination.get(ledger.ROLLOUT))
+    if isinstance(found, Rollout) and found.finalized_schema >= target:
+        return found
+    if isinstance(error, OutcomeUnknownError):
+        raise error
+    raise RefusedError(
+        "the roster or the rollout changed meanwhile: look at `sharedcache rollout "
+        "status` and try again"
+    ) from error
+
+
+def _settle_inventory(coordination: Coordination, storage: Storage) -> None:
+    """Add what was being downloaded under an old name at that very moment.
+
+    A writer that read the old schema has made its partial file before it looks
+    at the schema for the last time, so whatever it publishes is here by now, as
+    a partial file or a whole one.  If this is not reached, or a leader's pass was
+    faster, such a file counts as one that appeared.
+    """
+    record = coordination.get(ledger.INVENTORY)
+    found = inventory.read(coordination, record)
+    if not isinstance(found, Inventory) or found.settled:
+        return
+    seen = old_names(storage.scan())
+    late = take(seen).inodes
+    strange = {one.name for one in appeared(found, seen.files)}
+    added = {n: i for n, i in late.items() if n in strange or n in seen.partial}
+    settled = Inventory({**found.inodes, **added}, version=found.version)
+    try:
+        coordination.commit([inventory.writing(coordination, settled, found.version)])
+    except (ConflictError, OutcomeUnknownError):
+        # A leader's pass closed it, or another operator was here, or it is done.
+        return
+    inventory.drop_parts(coordination)
 
 
 def finalized_act(done: Rollout, epoch: int | None) -> Act:
@@ -177,7 +251,7 @@ def found(
         f"cluster {cluster.name}, identity {cluster.identity}, schema {version}",
     )
     founding = [
-        *ledger.founding(cluster, version, "init"),
+        *ledger.founding(cluster, version, "init", _first_inventory(storage, version)),
         *audit.founding(),
         *audit.operations([act]),
     ]
@@ -188,6 +262,16 @@ def found(
             raise RefusedError(f"somebody else founded {name} meanwhile") from error
     publish_schema(storage, Rollout(version, "init"))
     return Founded(cluster, created=True, finalized_schema=version)
+
+
+def _first_inventory(storage: Storage, version: int) -> bytes:
+    """Return the inventory of a cluster that is finalized from the first."""
+    if not SCHEMAS.may_clean(version):
+        return b""
+    found = replace(take(old_names(storage.scan())), settled=True)
+    data = inventory.data_of(found)
+    # One that needs parts is taken by the first leader, which finds none.
+    return data if len(data) <= ledger.PART_BYTES else b""
 
 
 def _mark(storage: Storage, cluster: Cluster) -> Cluster:

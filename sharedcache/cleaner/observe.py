@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sharedcache import ledger
+from sharedcache import inventory, ledger
 from sharedcache.core import codec
 from sharedcache.core.brakecodec import BrakeNote
 from sharedcache.core.gate import GateFacts, NodeView
+from sharedcache.core.inventory import OldNames, old_names
 from sharedcache.core.model import (
     Authorisation,
     Cluster,
@@ -49,6 +50,7 @@ _HEAD = (
     ledger.APPROVAL,
     ledger.MEMORY,
     ledger.BRAKE,
+    *ledger.LATER,
 )
 
 NEVER = -2
@@ -72,6 +74,9 @@ class Observed:
 
     ``roster_changes`` is the count of the roster counter's watch from before
     the counters were read.  ``brake`` is the one that a leader told of last.
+    ``old_names`` are from the latest scan of the same observer, this one or an
+    earlier one.  ``later`` are the data versions of ``ledger.LATER``, ``None`` for
+    a path that is not there; ``held`` is the operator's word against finalizing.
     """
 
     seen: Observation
@@ -84,6 +89,9 @@ class Observed:
     rollout_version: int
     leader: str | None
     brake: BrakeNote | None = None
+    old_names: OldNames = field(default_factory=OldNames)
+    later: Mapping[str, int | None] = field(default_factory=dict)
+    held: str | None = None
 
 
 @dataclass(slots=True)
@@ -95,6 +103,7 @@ class Observer:
     missing_nodes: MissingNodes = MissingNodes.HOLD
     schemas: SchemaTable = SCHEMAS
     _manifest: ledger.ManifestReader = field(default_factory=ledger.ManifestReader)
+    _old_names: OldNames = field(default_factory=OldNames)
 
     def observe(self, *, scan: bool, epoch: int | None = None) -> Observed:
         """Take one observation; ``epoch`` is the observer's own, if it leads.
@@ -120,7 +129,10 @@ class Observer:
         rollout_record = head[ledger.ROLLOUT]
         rollout = ledger.rollout_of(rollout_record)
         manifest = self._manifest.read(coordination, head[ledger.MANIFEST])
+        known = inventory.read(coordination, head[ledger.INVENTORY])
         disk = self._disk(epoch, scan=scan)
+        if scan:
+            self._old_names = old_names(disk.files)
         facts = GateFacts(
             on_storage=disk.cluster,
             in_zookeeper=ledger.cluster_of(head[ledger.IDENTITY]),
@@ -135,6 +147,8 @@ class Observer:
             missing_nodes=self.missing_nodes,
             schemas=self.schemas,
             unreadable=[f"{b} ({u.why})" for b, u in self._manifest.broken.items()],
+            inventory=known,
+            old_names=self._old_names.files,
         )
         seen = Observation(
             facts=facts,
@@ -159,6 +173,9 @@ class Observer:
             rollout_version=NEVER if rollout_record is None else rollout_record.version,
             leader=coordination.leader(),
             brake=ledger.brake_of(head[ledger.BRAKE]),
+            old_names=self._old_names,
+            later={path: _version(head[path]) for path in ledger.LATER},
+            held=ledger.note_of(head[ledger.ROLLOUT_HOLD], "why"),
         )
 
     def _reports(self) -> tuple[Reports, set[str], Mapping[str, ledger.Tombstone]]:
@@ -244,6 +261,10 @@ def read_witnesses(storage: Storage) -> dict[str, Witness]:
             data, facts = found
             witnesses[node] = Witness(node, _incarnation(data), facts.mtime_ns)
     return witnesses
+
+
+def _version(record: Record | None) -> int | None:
+    return None if record is None else record.version
 
 
 def _incarnation(data: bytes) -> Incarnation | None:

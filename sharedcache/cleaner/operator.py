@@ -61,6 +61,29 @@ def resume(coordination: Coordination, by: Signature) -> None:
     _commit(coordination, [Set(ledger.PAUSE, b"", None)], act)
 
 
+def hold_rollout(coordination: Coordination, why: str, by: Signature) -> None:
+    """Order that nobody finalizes, neither a leader by itself nor an operator.
+
+    A finalization that is under way fails, or came before this.
+    """
+    data = codec.pack({"why": f"{why} ({by.who})"})
+    act = Act(Deed.ROLLOUT_HELD, by.doer, by.when, why)
+    _say_of_rollout(coordination, data, act)
+
+
+def release_rollout(coordination: Coordination, by: Signature) -> None:
+    """Take the hold on the rollout back; harmless when there is none."""
+    act = Act(Deed.ROLLOUT_RELEASED, by.doer, by.when)
+    _say_of_rollout(coordination, b"", act)
+
+
+def _say_of_rollout(coordination: Coordination, data: bytes, act: Act) -> None:
+    if coordination.get(ledger.IDENTITY) is not None:
+        # A tree of an earlier release has no such record.
+        coordination.ensure(ledger.ROLLOUT_HOLD)
+    _commit(coordination, [Set(ledger.ROLLOUT_HOLD, data, None)], act)
+
+
 def approve(
     coordination: Coordination, digest: str, storage_now_ns: int, by: Signature
 ) -> None:

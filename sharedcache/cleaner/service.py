@@ -16,6 +16,7 @@ from sharedcache.cleaner.finalize import (
     publish_schema,
 )
 from sharedcache.cleaner.harvest import Harvest
+from sharedcache.cleaner.inventory import InventoryKeeper
 from sharedcache.cleaner.lead import take_office
 from sharedcache.cleaner.observe import Observed, Observer
 from sharedcache.cleaner.purge import Purger
@@ -61,6 +62,7 @@ class CleanerService:
     harvest: Harvest = field(default_factory=Harvest)
     leadership: Leadership | None = None
     brakes: BrakeKeeper = field(default_factory=BrakeKeeper)
+    inventory: InventoryKeeper = field(default_factory=InventoryKeeper)
     observer: Observer = field(init=False)
     pacer: Pacer = field(init=False)
     trail: Trail = field(init=False)
@@ -156,6 +158,7 @@ class CleanerService:
         self.trail.begin()
         self._standing = ""
         self.brakes.begin()
+        self.inventory.begin()
         now = self.world.clock.boottime()
         self._next_pass = now
         self._next_raise = now
@@ -238,6 +241,8 @@ class CleanerService:
         """Finish what an earlier pass left open; tell whether to look again."""
         observed = purger.actor.observed
         self._keep_rollout(leadership, observed, scan=scan)
+        if scan and self.inventory.tend(leadership, observed):
+            return True
         if plan.gate.purge_open and purger.resume():
             return True
         entries = list(observed.seen.entries)

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from sharedcache.core.gate import Closes, NodeView
+from sharedcache.core.inventory import Inventory
 from sharedcache.core.model import (
     Cluster,
     EntryState,
@@ -35,6 +36,7 @@ _WHOLE = (
 _REMOVABLE = re.compile(
     rf"(?=.{{1,180}}\Z){_WHOLE}((\.[0-9A-Za-z]{{1,40}})?(\.part|\.converted)+)?"
 )
+_RAW_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PLAIN = re.compile(r"[0-9a-f]{40}")
 _RAW_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _RESIZED = re.compile(r"([0-9a-f]{40})_([0-9]+|sm)")
@@ -54,6 +56,7 @@ def check_plan(policy: CleanerPolicy, seen: Observation, plan: Plan) -> None:
     _check_own_gate(plan)
     _check_cluster(seen)
     _check_nodes(seen)
+    _check_old_names(seen)
     _check_brakes(policy, seen, plan)
     scene = _Scene(seen)
     for taking in plan.take:
@@ -187,6 +190,24 @@ def _check_nodes(seen: Observation) -> None:
     for view in seen.facts.nodes:
         if not _bears_witness(view):
             raise PlanRejectedError(f"{view.node} has not reported since its start")
+
+
+def _check_old_names(seen: Observation) -> None:
+    """Require that every file under a raw image id is accounted for."""
+    inventory, files = seen.facts.inventory, seen.files
+    if not isinstance(inventory, Inventory):
+        raise PlanRejectedError("no inventory of raw-id names can be read")
+    here = [(one.name, one.inode) for one in seen.facts.old_names]
+    here += [
+        (name, files.inodes[row])
+        for row, name in enumerate(files.names)
+        if files.regular[row] and _RAW_ID.fullmatch(name) is not None
+    ]
+    for name, inode in here:
+        if name not in inventory.inodes:
+            raise PlanRejectedError(f"{name} appeared after finalization")
+        if inventory.inodes[name] not in {0, inode}:
+            raise PlanRejectedError(f"{name} is another file than at finalization")
 
 
 def _bears_witness(view: NodeView) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from sharedcache.core.inventory import Inventory, OldName, appeared
 from sharedcache.core.model import (
     Cluster,
     NodeState,
@@ -15,6 +16,9 @@ from sharedcache.core.model import (
 )
 from sharedcache.core.policy import MissingNodes
 from sharedcache.core.schema import SCHEMAS, SchemaTable
+
+NAMED = 50
+"""How many names that appeared have a reason of their own."""
 
 
 class Closes(enum.Enum):
@@ -37,6 +41,7 @@ class Code(enum.Enum):
     NODE_SCHEMA_TOO_OLD = "node-schema-too-old"
     NODE_SCHEMA_UNKNOWN = "node-schema-unknown"
     ROLLOUT_NOT_FINALIZED = "rollout-not-finalized"
+    OLD_NAME_APPEARED = "old-name-appeared"
     NODE_DEGRADED = "node-degraded"
     NODE_MISSING = "node-missing"
     PAUSED = "paused"
@@ -116,6 +121,8 @@ class GateFacts:
     are nodes that left a trace (a witness, a registration) and are not
     rostered; ``unreadable`` are records of the manifest that cannot be read.
     ``schemas`` are the versions that the judge knows.
+    ``inventory`` is ``None`` if none was taken; ``old_names`` are the files under
+    raw image ids as the latest scan saw them.
     """
 
     on_storage: Cluster | Unreadable | None
@@ -129,11 +136,18 @@ class GateFacts:
     missing_nodes: MissingNodes = MissingNodes.HOLD
     unreadable: Sequence[str] = ()
     schemas: SchemaTable = SCHEMAS
+    inventory: Inventory | Unreadable | None = field(default_factory=Inventory)
+    old_names: Sequence[OldName] = ()
 
 
 def evaluate(facts: GateFacts) -> Gate:
     """Collect every reason; no reason at all means that the gate is open."""
-    reasons = [*_cluster(facts), *_roster(facts), *_rollout(facts)]
+    reasons = [
+        *_cluster(facts),
+        *_roster(facts),
+        *_rollout(facts),
+        *_old_names(facts),
+    ]
     for view in facts.nodes:
         reasons.extend(_node(view, facts))
     reasons.extend(
@@ -260,6 +274,48 @@ def _rollout(facts: GateFacts) -> Iterator[Reason]:
             f"schema {due} is not finalized (the cluster is at schema "
             f"{finalized}): `sharedcache rollout finalize` once every node supports "
             "it",
+        )
+
+
+def _old_names(facts: GateFacts) -> Iterator[Reason]:
+    """Name what appeared under a raw image id after such names were given up."""
+    finalized, inventory = facts.finalized_schema, facts.inventory
+    if not isinstance(finalized, int) or not facts.schemas.may_clean(finalized):
+        return
+    if not isinstance(inventory, Inventory):
+        yield Reason(
+            Code.OLD_NAME_APPEARED,
+            Closes.ALL,
+            "inventory",
+            "no inventory of raw-id names was taken at finalization (an earlier "
+            "release did it, or ZooKeeper was recovered): the leader takes one at its "
+            "next pass"
+            if inventory is None
+            else f"the inventory of raw-id names cannot be read ({inventory.why}): "
+            + (
+                "upgrade this cleaner"
+                if inventory.newer
+                else "`sharedcache rollout acknowledge --all` takes it anew"
+            ),
+        )
+        return
+    strange = appeared(inventory, facts.old_names)
+    for one in strange[:NAMED]:
+        yield Reason(
+            Code.OLD_NAME_APPEARED,
+            Closes.ALL,
+            one.name,
+            f"{one.name} appeared after finalization: some host writes raw-id names "
+            "and is not known here; find it, then `sharedcache rollout acknowledge "
+            f"{one.name}`",
+        )
+    if len(strange) > NAMED:
+        yield Reason(
+            Code.OLD_NAME_APPEARED,
+            Closes.ALL,
+            f"{len(strange) - NAMED} more",
+            "more raw-id names appeared than are named here: find who writes them, "
+            "then `sharedcache rollout acknowledge --all`",
         )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sharedcache.core.gate import NodeView
+from sharedcache.core.inventory import Inventory
 from sharedcache.core.model import (
     Cluster,
     EntryState,
@@ -19,6 +20,7 @@ from sharedcache.core.model import (
     Unreadable,
     Uses,
 )
+from sharedcache.core.names import Kind
 from sharedcache.core.plan import Observation
 from sharedcache.core.policy import CleanerPolicy, MissingNodes
 from tests.property.strategies import (
@@ -108,7 +110,21 @@ def everything_closed(seen: Observation) -> bool:
         len(known.nodes) > 0,
         len(known.strangers) == 0,
         _final(seen) is not None,
+        isinstance(known.inventory, Inventory),
     ]
+    if isinstance(known.inventory, Inventory):
+        at_finalization = known.inventory.inodes
+        rows = [
+            (seen.files.names[row], seen.files.inodes[row])
+            for row in range(len(seen.files))
+            if seen.files.regular[row]
+            and RECOGNISED.get(seen.files.names[row]) is Kind.KERNEL
+        ]
+        rows += [(one.name, one.inode) for one in known.old_names]
+        good.extend(
+            any(pair in {(name, inode), (name, 0)} for pair in at_finalization.items())
+            for name, inode in rows
+        )
     for node in known.nodes:
         good.append(_spoken(node))
         if isinstance(node.report, Report):

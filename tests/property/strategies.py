@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from sharedcache.core.gate import GateFacts, NodeView
+from sharedcache.core.inventory import ANY, Inventory, OldName
 from sharedcache.core.model import (
     Baseline,
     Cluster,
@@ -162,6 +163,7 @@ def facts(*nodes: NodeView, **changes: Any) -> GateFacts:
         "nodes": nodes,
         "strangers": (),
         "finalized_schema": 2,
+        "inventory": Inventory({K1: ANY}),
     }
     return GateFacts(**{**fields, **changes})
 
@@ -381,6 +383,25 @@ def _entries(draw: st.DrawFn, present: int) -> tuple[ManifestEntry, ...]:
     return tuple(made)
 
 
+@st.composite
+def _old_names(draw: st.DrawFn, files: FileTable) -> dict[str, Any]:
+    """Draw what the scan saw of the old naming, and an inventory of it.
+
+    Most know every file; some know none, another file of the name, or any.
+    """
+    rows = [row for row, name in enumerate(files.names) if name == K1]
+    here = [OldName(K1, files.inodes[row]) for row in rows if files.regular[row]]
+    known = {one.name: one.inode for one in here}
+    if not draw(_MOST):
+        others = (Inventory(), Inventory({K1: ANY}), Inventory({K1: 77}))
+        broken = (None, Unreadable("cut short"))
+        return {
+            "inventory": draw(st.sampled_from((*others, *broken))),
+            "old_names": here,
+        }
+    return {"inventory": Inventory(known), "old_names": here}
+
+
 def _cluster_trouble() -> st.SearchStrategy[dict[str, Any]]:
     """One thing that is wrong with the cluster, or nothing."""
     broken = Unreadable("cut short")
@@ -453,14 +474,17 @@ def worlds(draw: st.DrawFn) -> World:
     entries = draw(_entries(present))
     cut = draw(st.integers(0, len(entries)))
     batches = (ManifestBatch("b1", entries[:cut]), ManifestBatch("b2", entries[cut:]))
+    files = draw(_files())
+    old = draw(_old_names(files))
     seen = Observation(
         facts=facts(
             *nodes,
             missing_nodes=missing,
             schemas=known,
+            **old,
             **{"finalized_schema": finalized, **trouble},
         ),
-        files=draw(_files()),
+        files=files,
         storage_now_ns=NOW_NS,
         round=present,
         manifest=batches,
