@@ -268,7 +268,7 @@ class CleanerService:
             return
         facts = observed.seen.facts
         status = rollout.status(found.finalized_schema, facts.nodes, facts.schemas)
-        if status.stage is not rollout.Stage.READY:
+        if status.stage is not rollout.Stage.READY or observed.held is not None:
             return
         try:
             done = finalize(

@@ -177,6 +177,15 @@ class Connection:
     session: ZooKeeperSession
     _observer: Observer | None = None
 
+    def observer(self) -> Observer:
+        """Return what takes observations; it changes nothing."""
+        from sharedcache.cleaner.observe import Observer  # noqa: PLC0415 - see wiring
+
+        if self._observer is None:
+            policy = self.settings.cleaner.policy()
+            self._observer = Observer(self.session, self.storage, policy.missing_nodes)
+        return self._observer
+
     def look(
         self, *, scan: bool = True, quietly: bool = False
     ) -> tuple[Observed, Plan]:
@@ -188,17 +197,15 @@ class Connection:
         from sharedcache.cleaner.brake import (  # noqa: PLC0415 - see wiring
             as_the_leader_tells,
         )
-        from sharedcache.cleaner.observe import Observer  # noqa: PLC0415 - see wiring
         from sharedcache.core.planner import make_plan  # noqa: PLC0415 - see wiring
 
         policy = self.settings.cleaner.policy()
-        if self._observer is None:
-            self._observer = Observer(self.session, self.storage, policy.missing_nodes)
+        observer = self.observer()
         if quietly:
-            observed = self._observer.observe(scan=scan)
+            observed = observer.observe(scan=scan)
         else:
             with output.progress("Looking at the cluster"):
-                observed = self._observer.observe(scan=scan)
+                observed = observer.observe(scan=scan)
         plan = make_plan(policy, observed.seen)
         return observed, as_the_leader_tells(observed, plan)
 

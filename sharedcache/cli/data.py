@@ -10,6 +10,7 @@ from sharedcache.cleaner.observe import Observed
 from sharedcache.core import rollout
 from sharedcache.core.gate import Gate, NodeView
 from sharedcache.core.holders import holders
+from sharedcache.core.inventory import Inventory, appeared
 from sharedcache.core.model import ManifestEntry, NodeState, Report, Rollout
 from sharedcache.core.names import Kind, classify
 from sharedcache.core.plan import Plan, Verdict, Why
@@ -39,7 +40,8 @@ def gate(of: Gate) -> Data:
 def rollout_state(observed: Observed) -> Data:
     """Tell where the rollout stands, and who stands in its way.
 
-    A record that cannot be read counts as not finalized.
+    A record that cannot be read counts as not finalized.  ``groups`` sums up
+    ``waiting_for`` and ``lagging`` by reason, most nodes first.
     """
     found = observed.rollout
     finalized = found.finalized_schema if isinstance(found, Rollout) else 0
@@ -49,9 +51,62 @@ def rollout_state(observed: Observed) -> Data:
         "state": status.stage.value,
         "finalized_schema": finalized if isinstance(found, Rollout) else None,
         "newest_schema": facts.schemas.newest,
+        "target_schema": status.target,
+        "nodes": len(status.nodes),
         "waiting_for": [{"node": node, "why": why} for node, why in status.waiting_for],
-        "advice": status.advice,
+        "lagging": [{"node": node, "why": why} for node, why in status.lagging],
+        "groups": _grouped(status),
+        "early_writers": list(status.early_writers),
+        "unrostered": list(facts.strangers),
+        "appeared": _appeared(observed, finalized),
+        "held": observed.held,
+        "advice": _advice(observed, status, _appeared(observed, finalized)),
     }
+
+
+def _grouped(status: rollout.RolloutStatus) -> list[Data]:
+    """Group nodes by why they are not ready, details in brackets left out."""
+    by_why: dict[str, list[str]] = {}
+    for one in status.nodes:
+        why = one.waits or one.lags
+        if why is not None:
+            by_why.setdefault(why.partition(" (")[0], []).append(one.node)
+    order = sorted(by_why.items(), key=lambda pair: (-len(pair[1]), pair[0]))
+    return [{"why": why, "count": len(n), "nodes": n} for why, n in order]
+
+
+def _appeared(observed: Observed, finalized: int) -> list[str]:
+    """Name the files that appeared under raw image ids after finalization."""
+    facts = observed.seen.facts
+    found = facts.inventory
+    if not isinstance(found, Inventory) or not facts.schemas.may_clean(finalized):
+        return []
+    return [one.name for one in appeared(found, facts.old_names)]
+
+
+def _advice(
+    observed: Observed, status: rollout.RolloutStatus, appeared: list[str]
+) -> str:
+    """One sentence on what to do next: what is urgent goes first."""
+    strangers = observed.seen.facts.strangers
+    if appeared:
+        return (
+            f"Find who wrote {appeared[0]}"
+            + (f" and {len(appeared) - 1} more" if len(appeared) > 1 else "")
+            + ": a host that is not known here; then `sharedcache rollout acknowledge`."
+        )
+    if status.stage is rollout.Stage.READY and strangers:
+        return (
+            f"{strangers[0]} left a trace and is not on the roster: start its agent, "
+            "or `sharedcache node expunge` it, then finalize."
+        )
+    if status.stage is rollout.Stage.READY and observed.held is not None:
+        return (
+            f"Every node is ready for schema {status.target}, and an operator holds "
+            f"the rollout ({observed.held}): `sharedcache rollout release`, then "
+            "`sharedcache rollout finalize`."
+        )
+    return status.advice
 
 
 def status(observed: Observed, plan: Plan, cluster: str, time_s: float) -> Data:

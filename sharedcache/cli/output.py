@@ -165,6 +165,11 @@ def note(text: str) -> None:
     click.echo(text, err=True)
 
 
+def on_terminal() -> bool:
+    """Whether messages go to a terminal."""
+    return sys.stderr.isatty()
+
+
 def stdout() -> Console:
     """Return a console that never cuts anything off when its output is piped."""
     if sys.stdout.isatty():

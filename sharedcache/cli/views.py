@@ -215,18 +215,40 @@ def quarantine(console: Console, data: list[Data]) -> None:
 
 def rollout(console: Console, data: Data) -> None:
     """Show where the rollout stands and who stands in its way."""
-    output.fields(
-        console,
-        [
-            ("state", data["state"]),
-            ("finalized schema", data["finalized_schema"]),
-            ("newest schema", data["newest_schema"]),
-        ],
-    )
-    if data["waiting_for"]:
-        made = [[one["node"], one["why"]] for one in data["waiting_for"]]
-        output.rows(console, ("node", "why it is not ready"), made)
-    console.print(data["advice"])
+    for part in rollout_parts(data):
+        console.print(part)
+
+
+def rollout_parts(data: Data) -> Iterator[RenderableType]:
+    """Give what ``rollout status`` shows, from top to bottom.
+
+    Nodes that are not ready for the same reason share a row.
+    """
+    waiting = len(data["waiting_for"])
+    early = data["early_writers"]
+    rows = [
+        ("state", data["state"]),
+        ("finalized schema", data["finalized_schema"]),
+        ("newest schema", data["newest_schema"]),
+        ("nodes", f"{data['nodes']}: {data['nodes'] - waiting} ready, {waiting} not"),
+    ]
+    if early:
+        rows.append(
+            ("early writers", f"{len(early)}: {some(early)} (old cleaners must be off)")
+        )
+    if data["unrostered"]:
+        rows.append(("not on the roster", some(data["unrostered"])))
+    if data["appeared"]:
+        rows.append(("names that appeared", some(data["appeared"])))
+    if data["held"] is not None:
+        rows.append(("held", data["held"]))
+    yield output.fields_of(rows)
+    if data["groups"]:
+        yield output.table_of(
+            ("nodes", "which", "why not ready"),
+            [[g["count"], some(g["nodes"]), g["why"]] for g in data["groups"]],
+        )
+    yield Text(data["advice"])
 
 
 def cleaned(console: Console, data: Data) -> None:

@@ -7,7 +7,7 @@ first, writers once the version is finalized, the cleaner last.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sharedcache.core.gate import NodeView
@@ -87,16 +87,28 @@ class RolloutStatus:
                 "rollout finalize`."
             )
         if self.stage is Stage.MIXED:
-            return (
-                f"Upgrade {_some(self.waiting_for)}, then finalize schema "
-                f"{self.target}."
-            )
+            return f"{'; '.join(self._errands())}; then finalize schema {self.target}."
         if self.lagging:
             return (
                 f"Schema {self.finalized_schema} is finalized; nothing is removed "
                 f"until these nodes follow it: {_some(self.lagging)}."
             )
         return f"Schema {self.finalized_schema} is finalized; nothing to do."
+
+    def _errands(self) -> Iterator[str]:
+        """Say what is to be done about those who are not ready, with whom."""
+        waiting = [one for one in self.nodes if one.waits]
+        older = [
+            (one.node, one.waits or "")
+            for one in waiting
+            if one.schema_version is not None and one.schema_version < self.target
+        ]
+        silent = [pair for pair in self.waiting_for if pair not in older]
+        if older:
+            yield f"Upgrade {_some(older)}"
+        if silent:
+            word = "get" if older else "Get"
+            yield f"{word} {_some(silent)} to report"
 
 
 def _some(nodes: Sequence[tuple[str, str]]) -> str:

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from sharedcache.cli.commands import plan as plan_command
 from sharedcache.cli.commands import status as status_command
 from sharedcache.cli.main import cli
 from sharedcache.core.explain import explain
+from sharedcache.core.inventory import Inventory, OldName
 from sharedcache.core.model import Authorisation, ManifestBatch, Rollout
 from sharedcache.core.plan import Observation
 from sharedcache.core.planner import make_plan
@@ -28,6 +30,7 @@ from tests.property.strategies import (
     D1,
     D2,
     FAILED,
+    K1,
     entry,
     file_facts,
     observation,
@@ -244,3 +247,51 @@ def test_colours_are_for_terminals_that_want_them(
     monkeypatch.setattr("sys.stdout", piped)
     views.gate(output.stdout(), gate)
     assert "\x1b" not in piped.getvalue()
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_rollout_of_a_thousand_nodes_names_those_that_matter(columns: int) -> None:
+    """Grouped by reason, counted, the first few named, and one sentence."""
+    nodes = []
+    for number in range(NODES):
+        name = f"compute-{number:04}.region-one.example.net"
+        if number % 50 == 0:
+            nodes.append(view(report(name, schema_version=1)))
+        elif number % 333 == 1:
+            nodes.append(view(report=None, node=name))
+        else:
+            nodes.append(view(report(name)))
+    seen = observation(*nodes)
+    made = replace(observed(seen), rollout=Rollout(1), held="rack 7 (me@desk)")
+    said = data.rollout_state(made)
+    lines = rendered(columns, said, views.rollout)
+    assert max(len(line.rstrip()) for line in lines) <= columns
+    assert len(lines) < 35, f"{len(lines)} lines for {NODES} nodes"
+    text = " ".join(" ".join(lines).split())
+    assert "1000: 977 ready, 23 not" in text
+    assert "supports schema 1 only" in text
+    assert "is expected and never reported" in text
+    assert "and 17 more" in text
+    assert "rack 7 (me@desk)" in text
+    assert "early writers 997: compute-" in text.replace("│", " ")
+    assert "Upgrade compute-0000" in text
+    assert "to report; then finalize schema 2." in text
+    assert len(said["waiting_for"]) == 23
+    assert [group["count"] for group in said["groups"]] == [20, 3]
+
+
+def test_what_is_urgent_is_the_advice() -> None:
+    """A name that appeared, then who is not rostered, then a hold."""
+    strange = OldName(K1, 7)
+    ready = observation(view(report()))
+    facts = replace(ready.facts, inventory=Inventory(), old_names=(strange,))
+    appeared = observed(replace(ready, facts=facts))
+    assert data.rollout_state(appeared)["appeared"] == [K1]
+    assert f"Find who wrote {K1}" in data.rollout_state(appeared)["advice"]
+    old = replace(observed(ready), rollout=Rollout(1))
+    assert "run `sharedcache rollout finalize`" in data.rollout_state(old)["advice"]
+    held = replace(old, held="not today")
+    assert "rollout release" in data.rollout_state(held)["advice"]
+    unrostered = replace(ready, facts=replace(ready.facts, strangers=("n9",)))
+    stranger = replace(held, seen=unrostered)
+    assert data.rollout_state(stranger)["advice"].startswith("n9 left a trace")
