@@ -57,6 +57,7 @@ def test_a_kernel_in_use_is_kept_under_both_its_names(site: Site) -> None:
     for name in names:
         site.file(name)
     other = site.file(image_id())
+    site.acknowledge()
     site.uses("n1", kernels=[kernel], ramdisks=[ramdisk])
     agent, cleaner = site.agent("n1"), site.cleaner("c1")
     settle(agent, cleaner, until=lambda: not other.exists(), what="the other is taken")

@@ -23,6 +23,7 @@ from sharedcache.adapters.storage import DirectoryStorage
 from sharedcache.adapters.uses_file import UsesFileSource
 from sharedcache.adapters.zookeeper.session import ZooKeeperSession
 from sharedcache.cleaner.finalize import Founded, found
+from sharedcache.cleaner.inventory import acknowledge
 from sharedcache.cleaner.observe import Observer
 from sharedcache.cleaner.service import CleanerService
 from sharedcache.cleaner.world import CleanerWorld
@@ -163,6 +164,10 @@ class Site:
             schema,
             by=OPERATOR,
         )
+
+    def acknowledge(self) -> list[str]:
+        """Let an operator account for the raw-id files that are there."""
+        return acknowledge(self.observer(), None, OPERATOR)
 
     def uses(self, node: str, **uses: list[str]) -> None:
         """Write a node's uses file."""

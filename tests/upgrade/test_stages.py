@@ -104,6 +104,7 @@ def test_a_used_kernel_is_kept_under_both_names_and_unused_ones_go(
     hashed = digest_of(used).hex()
     kept = [site.file(used), site.file(hashed)]
     gone = [site.file(unused), site.file(digest_of(unused).hex())]
+    site.acknowledge()
     if source == "ids":
         site.uses("n1", kernels=[used])
     else:
@@ -126,6 +127,7 @@ def test_a_young_raw_id_is_aged_and_a_partial_one_as_well(site: Site) -> None:
     """Files of the old naming wait for their age like all others, ramdisks too."""
     young, old = site.file(image_id(), age_s=30.0), site.file(image_id())
     partial = site.file(f"{uuid.uuid4()}.part")
+    site.acknowledge()
     agent, cleaner = site.agent("n1"), site.cleaner("c1")
     settle(
         agent,
