@@ -120,7 +120,7 @@ def test_an_idle_pass_writes_nothing_to_zookeeper(site: Site) -> None:
         cleaner.step()
     assert not {"SetData", "Create", "Delete", "Transaction"} & set(counts)
     assert counts["Sync"] == 1
-    assert counts["GetData"] <= 13
+    assert counts["GetData"] <= 15
     # One scan for all thirty files, and one witness for the one node.
     assert storage.counts == {
         "read_marker": 1,
