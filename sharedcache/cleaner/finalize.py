@@ -146,7 +146,7 @@ def _settle_inventory(coordination: Coordination, storage: Storage) -> None:
     late = take(seen).inodes
     strange = {one.name for one in appeared(found, seen.files)}
     added = {n: i for n, i in late.items() if n in strange or n in seen.partial}
-    settled = Inventory({**found.inodes, **added}, version=found.version)
+    settled = replace(found, inodes={**found.inodes, **added}, settled=True)
     try:
         coordination.commit([inventory.writing(coordination, settled, found.version)])
     except (ConflictError, OutcomeUnknownError):

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from sharedcache.core import names
-from sharedcache.core.codec import Fields, RecordError
 from sharedcache.core.model import FileTable, ManifestEntry
 from sharedcache.core.names import Kind
+from sharedcache.core.records import Fields, RecordError, unpacked
 
 ANY = 0
 """In place of an inode: any one file of this name, whose download is under way."""
@@ -49,12 +49,13 @@ class Inventory:
 
     ``settled`` is ``False`` while whoever finalized may still add what was being
     downloaded at that moment.  ``version`` is the record's data version, ``-1``
-    for one that is not stored.
+    for one that is not stored; ``extra`` are fields that a later release added.
     """
 
     inodes: Mapping[str, int] = field(default_factory=dict)
     settled: bool = True
     version: int = -1
+    extra: bytes = b""
 
     def knows(self, one: OldName) -> bool:
         """Whether this very file is accounted for."""
@@ -130,7 +131,11 @@ def to_record(inventory: Inventory) -> dict[str, object]:
         bytes.fromhex(name.replace("-", "")) + inode.to_bytes(_INODE_BYTES, "big")
         for name, inode in sorted(inventory.inodes.items())
     )
-    return {"names": b"".join(rows), "settled": inventory.settled}
+    return {
+        **unpacked(inventory.extra),
+        "names": b"".join(rows),
+        "settled": inventory.settled,
+    }
 
 
 def from_record(values: Mapping[str, object], version: int) -> Inventory:
@@ -139,7 +144,12 @@ def from_record(values: Mapping[str, object], version: int) -> Inventory:
     data = values.get("names")
     if not isinstance(data, bytes) or len(data) % _ROW:
         raise RecordError("names is not a row of names and inodes")
-    return Inventory(dict(_rows(data)), fields.flag("settled"), version)
+    return Inventory(
+        dict(_rows(data)),
+        fields.flag("settled"),
+        version,
+        fields.unknown({"schema", "names", "settled"}),
+    )
 
 
 def _rows(data: bytes) -> Iterator[tuple[str, int]]:

@@ -114,6 +114,14 @@ def test_a_record_gives_back_what_was_written(
     assert from_record(values, 3) == Inventory(inodes, settled, 3)
 
 
+def test_what_a_later_release_added_is_carried_along() -> None:
+    """Unknown fields survive whatever is done to the names."""
+    later = {**to_record(Inventory({K1: 5})), "colour": "green"}
+    read = from_record(codec.unpack(codec.pack(later)), 0)
+    again = to_record(tended(read, OldNames(), frozenset({K1})))
+    assert again == {"colour": "green", "names": b"", "settled": True}
+
+
 @pytest.mark.parametrize(
     "record",
     [
