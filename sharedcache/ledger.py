@@ -48,6 +48,7 @@ MEMORY = "memory"
 BRAKE = "brake"
 INVENTORY = "inventory"
 ROLLOUT_HOLD = "rollout-hold"
+QUESTIONS = "questions"
 ROSTER_COUNTER = "counters/roster"
 VETO_COUNTER = "counters/veto"
 
@@ -98,6 +99,11 @@ def node_path(node: str) -> str:
 def member_path(node: str) -> str:
     """Path of a node's registration in the group ``nodes``."""
     return f"groups/nodes/{node}"
+
+
+def questions_path(node: str) -> str:
+    """Path below which a node is asked; the node itself makes it."""
+    return f"{QUESTIONS}/{node}"
 
 
 def batch_path(batch: str) -> str:

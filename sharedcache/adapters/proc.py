@@ -10,16 +10,18 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from sharedcache.core import names
 from sharedcache.core.model import Uses
 from sharedcache.core.ports import SourceError
+from sharedcache.core.referrers import Referrer, Referrers
 
 # ruff: noqa: PTH100, PTH115, PTH116, PTH208
 # Paths are strings here: an object for each descriptor costs more than the look.
 
-_PROGRAMS = ("qemu-", "qemu_")
+_PROGRAMS = "qemu"
 _KVM = "kvm"
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 """The kernel's own: ``PROC_PID_INIT_INO`` in include/linux/proc_ns.h."""
@@ -34,14 +36,15 @@ _REMEDY = (
 
 @dataclass(slots=True)
 class _Open:
-    """What processes hold open.
+    """What processes hold open, each with those who do.
 
     ``inodes`` are those on the cache's own file system.  ``spelt`` are cache
-    names by which the kernel calls a file that lies in the cache directory.
+    names by which the kernel calls a file that lies in the cache directory, or
+    on another device, of which it cannot be told what it is.
     """
 
-    inodes: set[int] = field(default_factory=set)
-    spelt: set[str] = field(default_factory=set)
+    inodes: dict[int, set[Referrer]] = field(default_factory=dict)
+    spelt: dict[str, set[Referrer]] = field(default_factory=dict)
 
 
 class ProcSource:
@@ -55,6 +58,7 @@ class ProcSource:
     def __init__(self, base: str, *, proc: str = "/proc") -> None:
         self._base = os.path.abspath(base)
         self._proc = proc
+        self._told = Referrers()
 
     def look(self) -> Uses:
         """Return the cache files that any qemu holds open, under all their names.
@@ -73,11 +77,23 @@ class ProcSource:
             ) from error
         found = _Open()
         for process in self._processes():
-            if self._is_qemu(process):
-                self._collect(process, base.st_dev, directories, found)
+            program = self._qemu(process)
+            if program:
+                self._collect(process, program, (base.st_dev, directories), found)
         # The directories are read after the descriptors: what was open then
         # has a place now, or has none any more.
-        return Uses.of_names(found.spelt | self._names_of(found.inodes))
+        by_name = found.spelt
+        for name, inode in self._names_of(found.inodes.keys()):
+            by_name.setdefault(name, set()).update(found.inodes[inode])
+        self._told = Referrers()
+        for name, processes in by_name.items():
+            for one in processes:
+                self._told.add([name], one)
+        return Uses.of_names(by_name)
+
+    def referrers(self) -> Referrers:
+        """Return the processes that the last look found, by what they hold."""
+        return self._told
 
     def _see_all(self) -> None:
         """Refuse to speak for a host whose processes are hidden from us."""
@@ -103,37 +119,44 @@ class ProcSource:
                 f"cannot list {self._proc}: {error.strerror}; mount it"
             ) from error
 
-    def _is_qemu(self, process: str) -> bool:
-        """Whether a process is a qemu, by its program, or by what it calls itself.
+    def _qemu(self, process: str) -> str:
+        """Name a process's program if it is a qemu, else return nothing.
 
-        Other users' programs are hidden from an ordinary user.
+        Other users' programs are hidden from an ordinary user: then what the
+        process calls itself counts, on its command line or by its short name.
         """
         at = f"{self._proc}/{process}"
         try:
-            program = os.readlink(f"{at}/exe").removesuffix(_DELETED)
+            programs = [os.readlink(f"{at}/exe").removesuffix(_DELETED)]
         except FileNotFoundError:
             # A thread of the kernel, or a process that has ended.
-            return False
+            return ""
         except ProcessLookupError:
-            return False
+            return ""
         except OSError:
-            try:
-                with open(f"{at}/cmdline", "rb") as file:  # noqa: PTH123 - see above
-                    first = file.read(4096).partition(b"\0")[0]
-            except OSError:
-                return False
-            program = os.fsdecode(first)
-        last = program.rpartition("/")[2]
-        return last.startswith(_PROGRAMS) or last == _KVM
+            programs = [
+                _first_of(f"{at}/cmdline"),
+                _first_of(f"{at}/comm").rstrip("\n"),
+            ]
+        for program in programs:
+            last = program.rpartition("/")[2]
+            if last.startswith(_PROGRAMS) or last == _KVM:
+                return last
+        return ""
 
     def _collect(
-        self, process: str, device: int, directories: set[str], found: _Open
+        self,
+        process: str,
+        program: str,
+        place: tuple[int, set[str]],
+        found: _Open,
     ) -> None:
-        """Add what one process holds open."""
+        """Add what one process holds open; ``place`` is the cache directory's."""
         at = f"{self._proc}/{process}/fd"
+        who = f"{program}, process {process}"
         try:
             for descriptor in os.listdir(at):
-                self._add(f"{at}/{descriptor}", device, directories, found)
+                self._add(f"{at}/{descriptor}", who, place, found)
         except (FileNotFoundError, ProcessLookupError):
             return
         except OSError as error:
@@ -143,8 +166,9 @@ class ProcSource:
             ) from error
 
     @staticmethod
-    def _add(link: str, device: int, directories: set[str], found: _Open) -> None:
+    def _add(link: str, who: str, place: tuple[int, set[str]], found: _Open) -> None:
         """Add one descriptor, unless it was closed meanwhile."""
+        device, directories = place
         try:
             status = os.stat(link)
             target = os.readlink(link).removesuffix(_DELETED)
@@ -152,37 +176,40 @@ class ProcSource:
             return
         if not stat.S_ISREG(status.st_mode):
             return
-        if status.st_dev == device:
-            found.inodes.add(status.st_ino)
+        referrer = Referrer("process", who, target)
         parent, _, last = target.rpartition("/")
-        if parent in directories:
-            # Another mount of the storage has another device number; and a
-            # name that was taken away under this file is used all the same.
-            if names.classify(last) is not names.Kind.UNRECOGNISED:
-                found.spelt.add(last)
-            found.inodes.add(status.st_ino)
-        elif any(parent.startswith(f"{one}/{_EPOCHS}/") for one in directories):
-            found.inodes.add(status.st_ino)
+        inside = parent in directories
+        quarantined = any(parent.startswith(f"{one}/{_EPOCHS}/") for one in directories)
+        if status.st_dev == device or inside or quarantined:
+            found.inodes.setdefault(status.st_ino, set()).add(referrer)
+        if inside or status.st_dev != device:
+            # Another mount of the storage, perhaps in another namespace, has
+            # another device number and other paths; and a name that was taken
+            # away under this file is used all the same.
+            leaf = names.parse_leaf(last)
+            name = last if leaf is None else leaf[0]
+            if names.classify(name) is not names.Kind.UNRECOGNISED:
+                found.spelt.setdefault(name, set()).add(referrer)
 
-    def _names_of(self, inodes: set[int]) -> set[str]:
+    def _names_of(self, inodes: AbstractSet[int]) -> list[tuple[str, int]]:
         """Find every name that the inodes have, in the cache and in quarantine.
 
         A file goes from the cache into quarantine, and there from a lower
         epoch into a higher one: reading in that order cannot miss it.
         """
-        found: set[str] = set()
+        found: list[tuple[str, int]] = []
         if not inodes:
             return found
         try:
             for name, inode in _entries(self._base):
                 recognised = names.classify(name) is not names.Kind.UNRECOGNISED
                 if inode in inodes and recognised:
-                    found.add(name)
+                    found.append((name, inode))
             for epoch in self._epochs():
                 for leaf, inode in _entries(epoch):
                     parsed = names.parse_leaf(leaf)
                     if inode in inodes and parsed is not None:
-                        found.add(parsed[0])
+                        found.append((parsed[0], inode))
         except OSError as error:
             raise SourceError(
                 f"cannot list the cache directory {self._base}: {error.strerror};"
@@ -215,3 +242,12 @@ def _entries(directory: str) -> list[tuple[str, int]]:
         if _EPOCHS in directory:
             return []
         raise
+
+
+def _first_of(path: str) -> str:
+    """Read a text up to its first NUL byte; nothing if that cannot be."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - see above
+            return os.fsdecode(file.read(4096).partition(b"\0")[0])
+    except OSError:
+        return ""

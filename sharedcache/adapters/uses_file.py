@@ -14,6 +14,7 @@ import stat
 from sharedcache.core import names
 from sharedcache.core.model import Uses
 from sharedcache.core.ports import SourceError
+from sharedcache.core.referrers import Referrer, Referrers
 
 MAX_BYTES = 16 * 1024 * 1024
 """A larger file is refused: 400,000 ids fit."""
@@ -39,6 +40,7 @@ class UsesFileSource:
     def __init__(self, path: str, *, both_namings: bool = True) -> None:
         self._path = path
         self._both_namings = both_namings
+        self._told = Referrers()
 
     def look(self) -> Uses:
         """Return the uses that the file names.
@@ -56,7 +58,16 @@ class UsesFileSource:
                 kernels=frozenset(map(names.digest_of, kernels)),
                 ramdisks=frozenset(map(names.digest_of, ramdisks)),
             )
-        return digests | raw_ids | Uses.of_names(self._names(listed))
+        used = digests | raw_ids | Uses.of_names(self._names(listed))
+        self._told = Referrers()
+        this = Referrer("file", path=self._path)
+        self._told.add(set(used.cache_names()), this)
+        self._told.add((one.hex() for one in used.families), this, family=True)
+        return used
+
+    def referrers(self) -> Referrers:
+        """Return the file itself, for all that it names."""
+        return self._told
 
     def _error(self, problem: str, remedy: str) -> SourceError:
         """Make an error that names the file."""

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.text import Text
 
+from sharedcache.cleaner import ask
 from sharedcache.cli import data, output, views
 from sharedcache.cli.data import Data
 from sharedcache.core.explain import EntryStory, Explanation, FileStory
@@ -16,6 +17,8 @@ from sharedcache.core.gate import Gate
 from sharedcache.core.model import NANOSECONDS, Report
 from sharedcache.core.obstacles import Obstacle, Word, spell
 from sharedcache.core.plan import Verdict
+from sharedcache.core.questions import Answer
+from sharedcache.core.referrers import Span
 
 _LOCKED = (
     "its Nova lock is held: somebody downloads it or starts a guest on it",
@@ -32,7 +35,8 @@ class Evidence:
     """What was asked beyond the observation; ``None`` where there is no telling.
 
     ``entries_locked`` tells by entry id whether a qemu has that file locked;
-    ``authorised`` holds the ids that may be unlinked at any moment.
+    ``authorised`` holds the ids that may be unlinked at any moment; ``words``
+    what nodes answered that were asked which of their sources names the file.
     """
 
     hold: str | None = None
@@ -40,6 +44,7 @@ class Evidence:
     qemu_lock: bool | None = None
     entries_locked: Mapping[str, bool | None] = field(default_factory=dict)
     authorised: frozenset[str] = frozenset()
+    words: Mapping[str, ask.Word] = field(default_factory=dict)
 
 
 def explanation(
@@ -62,7 +67,7 @@ def explanation(
             "nova": _lock_word(evidence.nova_lock),
             "qemu": _lock_word(evidence.qemu_lock),
         },
-        "nodes": [_node(word) for word in told.words],
+        "nodes": [_node(word, evidence.words) for word in told.words],
         "gate": data.gate(gate),
         "time": round(time_s, 3),
     }
@@ -142,8 +147,9 @@ def _locks(*, nova: bool | None = None, qemu: bool | None = None) -> list[Data]:
     ]
 
 
-def _node(word: Word) -> Data:
+def _node(word: Word, words: Mapping[str, ask.Word]) -> Data:
     view = word.view
+    answer = words.get(view.node)
     said = view.report if isinstance(view.report, Report) else None
     return {
         "node": view.node,
@@ -151,8 +157,8 @@ def _node(word: Word) -> Data:
         "bears": word.bears,
         "uses": "now" if word.now else "since" if word.since else None,
         "by_family": word.family,
-        # Reports do not say yet which source named a use.
-        "sources": None,
+        "sources": _sources(answer),
+        "sources_unknown": answer.why if isinstance(answer, ask.Silence) else None,
         "sees": word.sees,
         "saw": word.saw,
         "restores": word.intends,
@@ -161,6 +167,40 @@ def _node(word: Word) -> Data:
         "since_round": None if said is None else said.since_round,
         "complete": None if said is None else said.complete,
         "reported_ns": None if said is None else said.storage_time_ns,
+    }
+
+
+def _sources(answer: ask.Word | None) -> list[Data] | None:
+    """Tell what each source says; ``None`` of a node that did not answer."""
+    if not isinstance(answer, Answer):
+        return None
+    return [
+        {
+            "source": one.source,
+            "by_family": one.by_family,
+            **_span(one.span),
+            "referrers": [
+                {
+                    "kind": referrer.kind,
+                    "name": referrer.name or None,
+                    "path": referrer.path or None,
+                    **_span(span),
+                }
+                for referrer, span in one.referrers
+            ],
+            "more": one.more,
+        }
+        for one in answer.sightings
+    ]
+
+
+def _span(span: Span) -> Data:
+    """Tell a span, in seconds since 1970 on that node's clock."""
+    until = span.until_s
+    return {
+        "since": round(span.since_s, 3),
+        "since_at_least": span.at_least,
+        "until": None if until is None else round(until, 3),
     }
 
 
@@ -273,6 +313,7 @@ def _show_nodes(console: Console, nodes: list[Data]) -> None:
             for node in bearing
         ]
         output.rows(console, columns, made)
+        _show_sources(console, bearing)
     unread = [node["node"] for node in nodes if node["round"] is None]
     if others:
         console.print(f"Nodes that do not name it: {others}.")
@@ -281,6 +322,48 @@ def _show_nodes(console: Console, nodes: list[Data]) -> None:
             f"Nothing is known of {views.some(unread)}: no readable report.",
             style="yellow",
         )
+
+
+def _show_sources(console: Console, bearing: list[Data]) -> None:
+    """Show which source of which node names the file, by what, since when."""
+    made = [
+        row
+        for node in bearing
+        for source in node["sources"] or ()
+        for row in _source_rows(node["node"], source)
+    ]
+    if made:
+        console.print("What refers to it there, by the clocks of those nodes:")
+        output.rows(console, ("node", "source", "what", "since"), made)
+    for node in bearing:
+        if node["sources_unknown"]:
+            console.print(
+                f"What refers to it on {node['node']} is not known: the node"
+                f" {node['sources_unknown']}.",
+                style="yellow",
+            )
+
+
+def _source_rows(node: str, source: Data) -> Iterator[list[object]]:
+    said = source["referrers"]
+    if not said:
+        yield [node, source["source"], "", _time(source)]
+    for one in said:
+        name = " ".join(part for part in (one["kind"], one["name"]) if part)
+        what = f"{name}: {one['path']}" if one["path"] else name
+        yield [node, source["source"], what, _time(one)]
+    if source["more"]:
+        yield [node, source["source"], f"and {source['more']} more", None]
+
+
+def _time(span: Data) -> str:
+    """Say since when, and until when if it is gone."""
+    text = _when(span["since"]) or ""
+    if span["since_at_least"]:
+        text = f"{text} or before"
+    if span["until"] is not None:
+        text = f"{text}, gone by {_when(span['until'])}"
+    return text
 
 
 def _says(node: Data) -> list[str]:

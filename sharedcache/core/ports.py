@@ -8,10 +8,11 @@ in-memory ones pass the same contract suites.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from sharedcache.core.model import FileFacts, FileTable, Uses
+from sharedcache.core.referrers import Referrers
 
 
 class StorageError(Exception):
@@ -403,11 +404,13 @@ class Between:
     """What a source saw between two looks.
 
     ``unbroken`` is ``False`` if anything may have been missed: the looks
-    before and after then prove nothing of the time between them.
+    before and after then prove nothing of the time between them.  ``referrers``
+    are for people to read.
     """
 
     uses: Uses
     unbroken: bool
+    referrers: Referrers | None = field(default=None, compare=False)
 
 
 @runtime_checkable
@@ -423,6 +426,18 @@ class EventSource(Source, Protocol):
         What the hypervisor told before that look ended is in the answer.
         Raises nothing: doubt is ``unbroken=False``.
         """
+
+
+@runtime_checkable
+class TellingSource(Source, Protocol):
+    """A source that can also tell what refers to the names it gives.
+
+    People read it (``explain``); no rule does.  A source without ``referrers``
+    is shown by its name.
+    """
+
+    def referrers(self) -> Referrers:
+        """Return what the last look met; called right after ``look``."""
 
 
 class Host(Protocol):

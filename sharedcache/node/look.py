@@ -22,11 +22,17 @@ from sharedcache.core.ports import (
     Between,
     EventSource,
     OutcomeUnknownError,
+    Source,
     SourceError,
     StorageError,
+    TellingSource,
 )
+from sharedcache.core.referrers import Referrers, Sightings
 from sharedcache.core.window import Look, Windows
 from sharedcache.node.world import Identity, World
+
+EARLIER_RUN = "last report"
+"""What stands in for a source that has not answered in this run yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class Looker:
     world: World
     identity: Identity
     windows: Windows = field(default_factory=Windows)
+    sightings: Sightings = field(default_factory=Sightings)
     _manifest: ledger.ManifestReader = field(default_factory=ledger.ManifestReader)
     _last_good: dict[str, Uses] = field(default_factory=dict)
     _inherited: Uses | None = None
@@ -97,6 +104,7 @@ class Looker:
         unbroken = self._unbroken and between.unbroken and not failures
         self._take(Look(ground.round, reread, uses, unbroken, sees, between.uses))
         self._unbroken = not failures
+        self.sightings.forget(uses | self.windows.coverage().since)
         return Sight(
             self.windows,
             uses,
@@ -235,10 +243,11 @@ class Looker:
 
     def _sources(self, failures: list[SourceFailure]) -> Uses:
         """Ask every source; one that fails keeps its last good answer."""
-        union = Uses()
+        union, earlier = Uses(), Uses()
         for source in self.world.sources:
             try:
                 self._last_good[source.name] = source.look()
+                self._remember(source)
             except SourceError as error:
                 failures.append(SourceFailure(source.name, str(error)))
             except Exception as error:  # noqa: BLE001 - a third party's source must not end the agent
@@ -247,8 +256,9 @@ class Looker:
             if source.name in self._last_good:
                 union |= self._last_good[source.name]
             elif self._inherited is not None:
-                union |= self._inherited
-        return self._spelt(union)
+                earlier = self._inherited
+        self.sightings.looked(EARLIER_RUN, earlier, None, self.world.clock.wall())
+        return self._spelt(union | earlier)
 
     def _spelt(self, uses: Uses) -> Uses:
         """Spell uses as this node's schema reads them, whatever the source knows."""
@@ -257,6 +267,20 @@ class Looker:
         if row is None or KernelNaming.SHA1 not in row.reads:
             return uses
         return uses.under_both_names()
+
+    def _remember(self, source: Source) -> None:
+        """Keep what a source says of itself, for whoever asks."""
+        told: Referrers | None = None
+        if isinstance(source, TellingSource):
+            try:
+                said: object = source.referrers()
+                told = said if isinstance(said, Referrers) else None
+            except Exception as error:  # noqa: BLE001 - a third party's source must not end the agent
+                self.world.journal.event(
+                    "referrers-untold", source=source.name, error=error
+                )
+        uses, now_s = self._last_good[source.name], self.world.clock.wall()
+        self.sightings.looked(source.name, uses, told, now_s)
 
     def _between(self, uses: Uses, failures: list[SourceFailure]) -> Between:
         """Ask the sources that are told of events what they were told.
@@ -276,6 +300,8 @@ class Looker:
                 failures.append(SourceFailure(source.name, what))
                 continue
             seen |= self._spelt(told.uses)
+            now_s = self.world.clock.wall()
+            self.sightings.heard(source.name, told.uses, told.referrers, now_s)
             if not told.unbroken:
                 unbroken = False
                 self.world.journal.event("events-lost", source=source.name)

@@ -20,6 +20,7 @@ from sharedcache.core.ports import (
     OutcomeUnknownError,
     StorageError,
 )
+from sharedcache.node.answer import Answerer
 from sharedcache.node.look import Ground, Looker, Sight
 from sharedcache.node.publish import Publisher, require_allowed
 from sharedcache.node.restore import Restorer
@@ -107,6 +108,7 @@ class NodeService:
     looker: Looker = field(init=False)
     publisher: Publisher = field(init=False)
     restorer: Restorer = field(init=False)
+    answerer: Answerer = field(init=False)
     _recovered: bool = False
     _checked_session: int = 0
     _trouble: str = ""
@@ -121,6 +123,7 @@ class NodeService:
         self.looker = Looker(self.world, self.identity)
         self.publisher = Publisher(self.world, self.identity)
         self.restorer = Restorer(self.world, self.publisher)
+        self.answerer = Answerer(self.world)
 
     def step(self) -> float:
         """Scan and report if it is time; return how long to wait, in seconds.
@@ -128,9 +131,14 @@ class NodeService:
         Raises ``AgentRefusedError`` or ``SupersededError`` when the agent
         must stop.  Everything else that goes wrong is told and tried again.
         """
+        if self._due():
+            self._try_scan()
+        if self.publisher.published is not None:
+            self.answerer.step(self.looker.sightings)
+        return max(0.0, self._next_look - self.world.clock.boottime())
+
+    def _try_scan(self) -> None:
         clock = self.world.clock
-        if not self._due():
-            return max(0.0, self._next_look - clock.boottime())
         self._next_look = clock.boottime() + self.world.policy.report_interval_s
         try:
             self._scan()
@@ -144,7 +152,6 @@ class NodeService:
         except CoordinationError as error:
             self._retry("zookeeper-out-of-reach", error)
             self._look_alone()
-        return max(0.0, self._next_look - clock.boottime())
 
     def look_soon(self) -> None:
         """Make the next step look, whatever the interval; any thread may call it.

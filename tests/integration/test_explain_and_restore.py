@@ -36,6 +36,25 @@ def test_a_used_file_is_explained_with_its_nodes(cluster: Cluster) -> None:
         "n1": ("live", "now", True),
         "n2": ("live", None, False),
     }
+    words = {node["node"]: node["sources"] for node in told["nodes"]}
+    assert words["n2"] is None
+    (source,) = words["n1"]
+    assert (source["source"], source["by_family"], source["until"]) == (
+        "uses-file",
+        False,
+        None,
+    )
+    assert source["since"] <= told["time"] + 60
+    assert source["since_at_least"]
+    (referrer,) = source["referrers"]
+    assert (referrer["kind"], referrer["path"]) == (
+        "file",
+        str(cluster.root / "uses/n1.json"),
+    )
+    assert all(
+        node["sources"] is None
+        for node in cluster.ask("explain", cache_name(USED), "--wait", "0")["nodes"]
+    )
     rules = {one["rule"]: one for one in told["file"]["obstacles"]}
     assert set(rules) == {"held", "used", "too-young"}
     assert rules["used"]["nodes"] == ["n1"]
@@ -48,6 +67,8 @@ def test_a_used_file_is_explained_with_its_nodes(cluster: Cluster) -> None:
     shown = cluster.run("explain", cache_name(USED)).out
     assert "sharedcache hold remove" in shown
     assert "uses it now" in shown
+    assert "uses/n1.json" in shown
+    assert "UTC or before" in shown
     assert "Nodes that do not name it: 1." in shown
 
 

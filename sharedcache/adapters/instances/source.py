@@ -20,6 +20,7 @@ from sharedcache.adapters.instances.chain import Chains
 from sharedcache.adapters.instances.headers import Headers
 from sharedcache.core.model import Uses
 from sharedcache.core.ports import SourceError
+from sharedcache.core.referrers import Referrer, Referrers
 
 MAX_INSTANCES = 100_000
 """Instance directories; more are a setting that points elsewhere."""
@@ -93,6 +94,7 @@ class InstancesSource:
         self._max_instances = max_instances
         self._max_files = max_files
         self._headers = Headers(monotonic=monotonic, pause=pause)
+        self._told = Referrers()
 
     def look(self) -> Uses:
         """Return the uses of every disk, by whole backing chains.
@@ -102,6 +104,7 @@ class InstancesSource:
         """
         complete = False
         self._headers.begin()
+        self._told = Referrers()
         try:
             with opened(self._base) as base:
                 before = self._place_of(base)
@@ -115,6 +118,10 @@ class InstancesSource:
         finally:
             self._headers.finish(complete=complete)
         return Uses.of_names(used)
+
+    def referrers(self) -> Referrers:
+        """Return the disks that the last look found, by what they use."""
+        return self._told
 
     def _place_of(self, base: Base) -> _Place:
         """Tell this directory from any other that may take its place.
@@ -238,13 +245,14 @@ class InstancesSource:
             ) from error
         return found
 
-    @staticmethod
-    def _add_disk(directory: str, name: str, chains: Chains, used: set[str]) -> bool:
+    def _add_disk(
+        self, directory: str, name: str, chains: Chains, used: set[str]
+    ) -> bool:
         """Add what one file uses; ``False`` if it vanished meanwhile."""
         path = paths.join(directory, name)
         not_a_disk = name in _NOT_DISKS or name.startswith(_CONSOLE)
         try:
-            used |= chains.names_of(path, "raw" if not_a_disk else None)
+            found = chains.names_of(path, "raw" if not_a_disk else None)
         except FileNotFoundError:
             return False
         except SourceError:
@@ -253,6 +261,9 @@ class InstancesSource:
                 return False
             if not _recorded_raw(directory, name):
                 raise
+        else:
+            used |= found
+            self._told.add(found, Referrer("disk", path=path))
         return True
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Protocol
 
 from sharedcache.adapters.libvirt import domainxml
@@ -11,6 +11,7 @@ from sharedcache.adapters.libvirt.domainxml import Described, DomainXmlError, Fi
 from sharedcache.core import names
 from sharedcache.core.model import Uses
 from sharedcache.core.ports import SourceError
+from sharedcache.core.referrers import Referrer, Referrers
 
 if TYPE_CHECKING:
     import libvirt
@@ -33,19 +34,22 @@ ChainReader = Callable[[], AbstractContextManager[Chains]]
 
 
 def uses_of(
-    connection: libvirt.virConnect, domain: libvirt.virDomain, chains: Chains
+    connection: libvirt.virConnect,
+    domain: libvirt.virDomain,
+    chains: Chains,
+    told: Referrers,
 ) -> Uses | None:
     """Return what a domain uses, running and as defined; ``None`` if it is gone.
 
-    Raises ``SourceError`` if a part of it cannot be known, and
-    ``libvirtError``.
+    ``told`` is told which of its files refers to what.  Raises ``SourceError`` if a
+    part of it cannot be known, and ``libvirtError``.
     """
     documents = _documents(domain)
     for _ in range(TRIES):
         if documents is None:
             return None
         try:
-            return _uses(connection, documents, chains)
+            return _uses(connection, documents, chains, told)
         except SourceError:
             again = _documents(domain)
             if again == documents:
@@ -58,13 +62,14 @@ def uses_of(
 
 
 def _documents(domain: libvirt.virDomain) -> list[str] | None:
-    """Read a domain's XML: as it runs, as it is defined, as it was at snapshots."""
+    """Read a domain's XML: as it runs, is defined, was saved, was at snapshots."""
     import libvirt  # noqa: PLC0415 - an extra, and 7 MiB, for those who use it
 
     try:
         found = [domain.XMLDesc(0)]
         if domain.isPersistent():
             found.append(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+            found += _saved(domain)
         if domain.snapshotNum(0):
             found += [one.getXMLDesc(0) for one in domain.listAllSnapshots(0)]
     except libvirt.libvirtError as error:
@@ -74,32 +79,65 @@ def _documents(domain: libvirt.virDomain) -> list[str] | None:
     return found
 
 
-def _uses(connection: libvirt.virConnect, documents: list[str], chains: Chains) -> Uses:
-    used: set[str] = set()
+def _saved(domain: libvirt.virDomain) -> list[str]:
+    """Read what a domain was when it was saved: so it starts, however defined."""
+    import libvirt  # noqa: PLC0415 - see above
+
+    if not domain.hasManagedSaveImage(0):
+        return []
+    try:
+        return [domain.managedSaveGetXMLDesc(0)]
+    except libvirt.libvirtError:
+        if domain.hasManagedSaveImage(0):
+            raise
+        # It was started, or its saved state thrown away, meanwhile.
+        return []
+
+
+def _uses(
+    connection: libvirt.virConnect,
+    documents: list[str],
+    chains: Chains,
+    told: Referrers,
+) -> Uses:
+    used: dict[Referrer, frozenset[str]] = {}
     images: set[bytes] = set()
+    domain = ""
     for text in dict.fromkeys(documents):
         try:
             described = domainxml.read(text)
         except DomainXmlError as error:
             raise SourceError(f"{error}; upgrade sharedcache") from error
+        # A snapshot's document begins with the snapshot's own name.
+        domain = domain or described.name
         images.update(names.digest_of(ident) for ident in described.images)
-        used |= _names_of(connection, described, chains)
+        for path, found in _names_of(connection, described, chains):
+            file = Referrer("domain", domain, path)
+            used[file] = used.get(file, frozenset()) | found
     # Of a resized copy the metadata knows the image only.
     known = frozenset(images)
-    return Uses.of_names(used) | Uses(images=known, families=known)
+    for file, found in used.items():
+        told.add(found, file)
+    for family in (False, True):
+        whole = Referrer("domain", domain)
+        told.add((one.hex() for one in known), whole, family=family)
+    exact = frozenset().union(*used.values())
+    return Uses.of_names(exact) | Uses(images=known, families=known)
 
 
 def _names_of(
     connection: libvirt.virConnect, described: Described, chains: Chains
-) -> set[str]:
-    """Return the cache names of every disk, kernel and initrd."""
-    used: set[str] = set()
+) -> Iterator[tuple[str, frozenset[str]]]:
+    """Give the cache names behind every disk, kernel, initrd and passed path."""
     for file in described.disks:
         path = file.path or _volume(connection, file, described.name)
-        used |= _chain(path, file, described.name, chains)
+        yield path, _chain(path, file, described.name, chains)
     for path in described.boot:
-        used |= _own_names(path, chains)
-    return used
+        yield path, _own_names(path, chains)
+    for path in described.passed:
+        # What qemu does with it is not known: it may be a disk.
+        with suppress(FileNotFoundError):
+            yield path, chains.names_of(path)
 
 
 def _chain(path: str, file: File, domain: str, chains: Chains) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,10 @@ from sharedcache.core import names
 
 _NETWORKS = frozenset({"network", "nvme", "vhostuser", "vhostvdpa", "dir"})
 _NOVA_ROOTS = ".//{*}instance/{*}root"
+_PASSED_ON = "{http://libvirt.org/schemas/domain/qemu/1.0}"
+"""What libvirt hands to qemu as it is (drvqemu, "Pass-through")."""
+
+_PATH = re.compile(r"/[^,=\"'\s{}\[\]]+")
 
 
 class DomainXmlError(ValueError):
@@ -36,13 +41,14 @@ class Described:
     """What one XML document refers to.
 
     ``boot`` are paths of kernel and initrd; ``images`` the image ids that Nova
-    wrote down.
+    wrote down; ``passed`` are paths in what is handed to qemu as it is.
     """
 
     name: str
     disks: tuple[File, ...]
     boot: tuple[str, ...]
     images: tuple[str, ...]
+    passed: tuple[str, ...] = ()
 
 
 def read(text: str) -> Described:
@@ -66,7 +72,13 @@ def read(text: str) -> Described:
         and names.is_image_id(ident := one.get("uuid", ""))
     ]
     name = root.findtext("name") or ""
-    return Described(name, tuple(disks), tuple(boot), tuple(images))
+    passed = [
+        path
+        for one in root.iter()
+        if one.tag.startswith(_PASSED_ON)
+        for path in _PATH.findall(one.get("value", ""))
+    ]
+    return Described(name, tuple(disks), tuple(boot), tuple(images), tuple(passed))
 
 
 def _files(element: ET.Element, format_in: str) -> Iterator[File]:

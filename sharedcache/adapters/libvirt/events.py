@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sharedcache.adapters.libvirt import loop
 from sharedcache.core.model import Uses
 from sharedcache.core.ports import Between, SourceError
+from sharedcache.core.referrers import Referrers
 
 if TYPE_CHECKING:
     import libvirt
@@ -21,7 +22,7 @@ DRAIN_S = 5.0
 
 _LOG = logging.getLogger("sharedcache.libvirt")
 
-Read = Callable[["libvirt.virDomain"], Uses | None]
+Read = Callable[["libvirt.virDomain", Referrers], Uses | None]
 
 
 class Events:
@@ -38,6 +39,7 @@ class Events:
         self._read = read
         self._lock = threading.Lock()
         self._seen = Uses()
+        self._told = Referrers()
         self._lost = False
         self._queue: SimpleQueue[libvirt.virDomain | threading.Event] = SimpleQueue()
         self._worker: threading.Thread | None = None
@@ -87,9 +89,9 @@ class Events:
         if self._worker is not None and not self._drained():
             self.lose()
         with self._lock:
-            told = Between(self._seen, not self._lost)
-            self._seen, self._lost = Uses(), False
-        return told
+            between = Between(self._seen, not self._lost, self._told)
+            self._seen, self._told, self._lost = Uses(), Referrers(), False
+        return between
 
     def _drained(self) -> bool:
         """Wait until all that has arrived was read."""
@@ -158,8 +160,9 @@ class Events:
     def _take_in(self, domain: libvirt.virDomain) -> None:
         import libvirt  # noqa: PLC0415 - see above
 
+        told = Referrers()
         try:
-            found = self._read(domain)
+            found = self._read(domain, told)
         except (libvirt.libvirtError, SourceError, OSError) as error:
             _LOG.debug("a domain that an event named cannot be read: %s", error)
             found = None
@@ -168,3 +171,4 @@ class Events:
             return
         with self._lock:
             self._seen |= found
+            self._told.update(told)

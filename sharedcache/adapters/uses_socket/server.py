@@ -11,6 +11,7 @@ import os
 import selectors
 import socket
 import stat
+import struct
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from pathlib import Path
 from sharedcache.core.model import Uses
 from sharedcache.core.names import Kind, classify
 from sharedcache.core.ports import SourceError
+from sharedcache.core.referrers import Referrer, Referrers
 
 MAX_CLIENTS = 1000
 MAX_LINE = 1024
@@ -31,6 +33,7 @@ _BACKLOG = 128
 _READ = 65536
 _JOIN_S = 5.0
 _OK = b'{"ok": true}\n'
+_CREDENTIALS = struct.Struct("iII")
 
 
 class UsesSocketError(Exception):
@@ -50,6 +53,7 @@ class _Client:
     """One connection, with what it declared and what it has yet to be told."""
 
     socket: socket.socket
+    who: Referrer
     input: bytes = b""
     output: bytes = b""
     names: Counter[str] = field(default_factory=Counter)
@@ -71,6 +75,7 @@ class UsesSocket:
         self._declared: Counter[str] = Counter()
         self._ended: set[str] = set()
         self._clients: set[_Client] = set()
+        self._told = Referrers()
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = socket.socketpair()
         self._listener: socket.socket | None = None
@@ -108,7 +113,14 @@ class UsesSocket:
         with self._guard:
             names = {*self._declared, *self._ended}
             self._ended.clear()
+            self._told = Referrers()
+            for client in self._clients:
+                self._told.add(list(client.names), client.who)
         return Uses.of_names(names)
+
+    def referrers(self) -> Referrers:
+        """Return the programs that had declared uses at the last look."""
+        return self._told
 
     def close(self) -> None:
         """Serve no longer, and take the socket's name away."""
@@ -173,8 +185,9 @@ class UsesSocket:
             made.close()
             return
         made.setblocking(False)
-        client = _Client(made)
-        self._clients.add(client)
+        client = _Client(made, _program(made))
+        with self._guard:
+            self._clients.add(client)
         self._selector.register(made, selectors.EVENT_READ, client)
 
     def _tend(self, client: _Client, events: int) -> None:
@@ -209,9 +222,9 @@ class UsesSocket:
 
     def _part(self, client: _Client) -> None:
         self._selector.unregister(client.socket)
-        self._clients.discard(client)
         client.socket.close()
         with self._guard:
+            self._clients.discard(client)
             for name, count in client.names.items():
                 self._end(name, count)
 
@@ -266,3 +279,15 @@ class UsesSocket:
         self._declared[name] -= count
         if not self._declared[name]:
             del self._declared[name]
+
+
+def _program(connection: socket.socket) -> Referrer:
+    """Tell who connected, by its process id, as the kernel says."""
+    try:
+        credentials = connection.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
+        )
+    except OSError:
+        return Referrer("program")
+    process, user, _ = _CREDENTIALS.unpack(credentials)
+    return Referrer("program", f"process {process} of user {user}")

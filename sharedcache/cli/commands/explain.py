@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 
 import click
 
+from sharedcache.adapters.clock import RandomTokens
 from sharedcache.adapters.novalock import NovaNameLocks
 from sharedcache.cleaner import operator
+from sharedcache.cleaner.ask import Word, ask
 from sharedcache.cleaner.observe import Observed
 from sharedcache.cli import explained, output
 from sharedcache.cli.base import (
@@ -20,22 +24,37 @@ from sharedcache.cli.base import (
 from sharedcache.cli.failure import Failure
 from sharedcache.core.explain import Explanation
 from sharedcache.core.explain import explain as explain_name
+from sharedcache.core.model import NodeState
 from sharedcache.core.names import Kind, digest_of, is_image_id, lock_name
 from sharedcache.core.plan import Plan
 from sharedcache.core.ports import OutcomeUnknownError, StorageError
 
+WAIT_S = 3.0
+"""How long agents may take to say which source names a file, in seconds."""
+
 
 @click.command()
 @click.argument("name")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(min=0, max=600),
+    default=WAIT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the nodes that name it to say which domain, disk or"
+    " process does. 0 asks nobody.",
+)
 @common_options
 @pass_given
-def explain(given: Given, name: str) -> None:
+def explain(given: Given, name: str, wait_s: float) -> None:
     """Tell why the file NAME is kept, and what would have to change.
 
     NAME is a cache name, a path to it, an image id, or the id or the name of a
     quarantined file. Every rule that keeps it is shown, with who stands behind
-    it: nodes, age, hold, locks, links, the gate. Nothing is changed. Ages are
-    judged by the settings at hand: give the cleaner's own.
+    it: nodes with the source and the domain or file, since when; age, hold, locks,
+    links, the gate. No file is changed. Ages are judged by the settings at hand:
+    give the cleaner's own.
 
     \b
       sharedcache explain da39a3ee5e6b4b0d3255bfef95601890afd80709
@@ -47,6 +66,9 @@ def explain(given: Given, name: str) -> None:
         told = _explained(to, observed, made, asked)
         with output.progress("Asking for locks"):
             evidence = _evidence(to, observed, told)
+        with output.progress("Asking the nodes that name it"):
+            words = _ask(to, told, wait_s)
+        evidence = replace(evidence, words=words)
     said = explained.explanation(told, evidence, made.gate, time.time())
     given.emit(said, lambda console: explained.show(console, said))
     if not told.known:
@@ -88,6 +110,27 @@ def _evidence(
             for story in told.entries
         },
         authorised=frozenset(observed.authorisation.leaves),
+    )
+
+
+def _ask(to: Connection, told: Explanation, wait_s: float) -> Mapping[str, Word]:
+    """Ask the live nodes that name the file which of their sources does."""
+    nodes = [
+        word.view.node
+        for word in told.words
+        if (word.now or word.since)
+        and word.view.state in {NodeState.LIVE, NodeState.DEGRADED}
+    ]
+    if not nodes or not wait_s:
+        return {}
+    until = time.monotonic() + wait_s
+    return ask(
+        to.session,
+        nodes,
+        told.name,
+        RandomTokens().token(),
+        left_s=lambda: until - time.monotonic(),
+        pause=time.sleep,
     )
 
 
