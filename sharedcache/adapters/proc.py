@@ -8,6 +8,7 @@ become of the name since.  So files are known here by inode.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
@@ -28,6 +29,9 @@ _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 
 _DELETED = " (deleted)"
 _EPOCHS = ".sharedcache/epochs"
+_MAX_CMDLINE_BYTES = 1024 * 1024
+_UNLOCKED = re.compile(rb"""locking["']?\s*[=:]\s*["']?off""")
+UNLOCKED = "a qemu runs with file.locking=off: its files have no locks"
 _REMEDY = (
     "run the agent as root, or give its unit AmbientCapabilities= and"
     " CapabilityBoundingSet= of CAP_SYS_PTRACE CAP_DAC_READ_SEARCH"
@@ -75,20 +79,22 @@ class ProcSource:
                 f"cannot open the cache directory {self._base}: {error.strerror};"
                 " mount it, or correct the setting 'base'"
             ) from error
-        found = _Open()
+        found, told = _Open(), Referrers()
         for process in self._processes():
             program = self._qemu(process)
             if program:
+                if self._locks_nothing(process):
+                    told.caveats.add(UNLOCKED)
                 self._collect(process, program, (base.st_dev, directories), found)
         # The directories are read after the descriptors: what was open then
         # has a place now, or has none any more.
         by_name = found.spelt
         for name, inode in self._names_of(found.inodes.keys()):
             by_name.setdefault(name, set()).update(found.inodes[inode])
-        self._told = Referrers()
         for name, processes in by_name.items():
             for one in processes:
-                self._told.add([name], one)
+                told.add([name], one)
+        self._told = told
         return Uses.of_names(by_name)
 
     def referrers(self) -> Referrers:
@@ -143,6 +149,14 @@ class ProcSource:
             if last.startswith(_PROGRAMS) or last == _KVM:
                 return last
         return ""
+
+    def _locks_nothing(self, process: str) -> bool:
+        """Whether a qemu was told to lock none of its files."""
+        try:
+            with open(f"{self._proc}/{process}/cmdline", "rb") as file:  # noqa: PTH123 - see above
+                return _UNLOCKED.search(file.read(_MAX_CMDLINE_BYTES)) is not None
+        except OSError:
+            return False
 
     def _collect(
         self,

@@ -147,10 +147,21 @@ def status(observed: Observed, plan: Plan, cluster: str, time_s: float) -> Data:
             }
             for one in holders(seen, plan)
         ],
+        "caveats": _caveats(seen.facts.nodes),
         "space": _space(seen.space, plan),
         "brake": _brake(observed),
         "time": round(time_s, 3),
     }
+
+
+def _caveats(nodes: Iterable[NodeView]) -> list[Data]:
+    """Tell what weakens the nodes' evidence, and which nodes say so."""
+    said: dict[str, list[str]] = {}
+    for view in nodes:
+        if isinstance(view.report, Report):
+            for what in view.report.caveats:
+                said.setdefault(what, []).append(view.node)
+    return [{"what": what, "nodes": said[what]} for what in sorted(said)]
 
 
 def _space(space: tuple[int, int] | None, made: Plan) -> Data:

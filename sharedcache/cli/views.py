@@ -112,6 +112,7 @@ def status_parts(data: Data) -> Iterator[RenderableType]:
         ]
     )
     yield from gate_parts(data["gate"])
+    yield from _caveats(data["caveats"])
     yield from _holders(data["held_back_by_node"])
     others = [o for o in data["held_back"] if not o["by"].startswith(_OF_NODES)]
     if others:
@@ -131,6 +132,14 @@ def _not_live(nodes: list[Data]) -> Iterator[tuple[str, str]]:
         names = [one["node"] for one in nodes if one["state"] == state]
         if names:
             yield f"  {state}", some(names)
+
+
+def _caveats(caveats: list[Data]) -> Iterator[RenderableType]:
+    if not caveats:
+        return
+    yield Text("Worth knowing:")
+    made = [[one["what"], some(one["nodes"])] for one in caveats]
+    yield output.table_of(("what", "nodes"), made)
 
 
 def _holders(holders: list[Data]) -> Iterator[RenderableType]:

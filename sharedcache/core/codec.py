@@ -135,6 +135,7 @@ def report_to_record(report: Report) -> dict[str, object]:
         "lost": list(report.lost),
         "sealed": report.sealed,
         "release": report.release,
+        "caveats": [_sayable(one) for one in report.caveats],
     }
 
 
@@ -166,6 +167,7 @@ def report_from_record(values: object) -> Report:
         lost=fields.texts("lost"),
         sealed=fields.flag("sealed"),
         release=fields.text("release"),
+        caveats=fields.texts("caveats") if fields.has("caveats") else (),
     )
 
 

@@ -160,7 +160,8 @@ class Report:
     not hold.  ``sees`` are the quarantined entries whose inode still bears its
     cache name here, ``saw`` those that any look of the window saw so.
     ``storage_time_ns`` is the storage's own clock at the start of
-    the looks, in nanoseconds.
+    the looks, in nanoseconds.  ``caveats`` are what people should know of this
+    node's evidence; no rule reads them.
     """
 
     node: str
@@ -181,6 +182,7 @@ class Report:
     lost: tuple[str, ...] = ()
     sealed: bool = False
     release: str = ""
+    caveats: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:

@@ -304,6 +304,9 @@ class Storage(Protocol):
     def name_cache_s(self) -> float:
         """How long this mount may keep names cached, in seconds (0: local)."""
 
+    def local_locks(self) -> str:
+        """Name what keeps locks on this host, a mount's option; empty if nothing."""
+
     def epochs(self) -> dict[int, bool]:
         """List the epochs; the value tells whether one is sealed."""
 

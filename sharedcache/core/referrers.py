@@ -55,15 +55,21 @@ class _Few:
 
 
 class Referrers:
-    """What one source saw in one look, or was told between two."""
+    """What one source saw in one look, or was told between two.
+
+    ``caveats`` are what it noticed that weakens evidence: stable words without
+    numbers of processes or times, since each change of them is reported.
+    """
 
     def __init__(self) -> None:
+        self.caveats: set[str] = set()
         self._few: dict[Key, _Few] = {}
 
     def add(
         self, cache_names: Iterable[str], referrer: Referrer, *, family: bool = False
     ) -> None:
         """Say that something refers to these names; each thing is said once."""
+        referrer = Referrer(*(str(part) for part in referrer))
         for name in cache_names:
             self._few.setdefault(Key(name, family), _Few()).add(referrer)
 

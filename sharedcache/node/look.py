@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from sharedcache import ledger
@@ -31,6 +32,9 @@ from sharedcache.core.referrers import Referrers, Sightings
 from sharedcache.core.window import Look, Windows
 from sharedcache.node.world import Identity, World
 
+MAX_CAVEATS = 20
+"""Caveats that a report bears; one of each kind is what to expect."""
+
 EARLIER_RUN = "last report"
 """What stands in for a source that has not answered in this run yet."""
 
@@ -59,6 +63,7 @@ class Sight:
     vanished: tuple[str, ...]
     storage_time_ns: int
     name_cache_s: float
+    caveats: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -74,6 +79,7 @@ class Looker:
     _inherited: Uses | None = None
     _unbroken: bool = False
     _untaken: Between = field(default_factory=lambda: Between(Uses(), unbroken=True))
+    _weak: dict[str, AbstractSet[str]] = field(default_factory=dict)
     _gone: dict[str, tuple[str, int]] = field(default_factory=dict)
     _untouchable: set[str] = field(default_factory=set)
 
@@ -113,6 +119,7 @@ class Looker:
             vanished,
             storage_time_ns,
             cache_s,
+            self._caveats(),
         )
 
     def look_alone(self) -> None:
@@ -195,6 +202,16 @@ class Looker:
                 )
             )
         return storage_time_ns, cache_s, failures
+
+    def _caveats(self) -> tuple[str, ...]:
+        """Tell what weakens this node's evidence, for people."""
+        try:
+            how = self.world.storage.local_locks()
+        except (StorageError, OutcomeUnknownError):
+            # The report says it already: the base is not what it was.
+            how = ""
+        found = {f"{how}: locks of this node's guests stay on it"} if how else set()
+        return tuple(sorted(found.union(*self._weak.values()))[:MAX_CAVEATS])
 
     def _mounts(self, marker: bytes) -> list[SourceFailure]:
         """See that the hypervisor's files and the agent's are the same."""
@@ -279,6 +296,8 @@ class Looker:
                 self.world.journal.event(
                     "referrers-untold", source=source.name, error=error
                 )
+        weak = () if told is None else told.caveats
+        self._weak[source.name] = frozenset(str(one) for one in weak)
         uses, now_s = self._last_good[source.name], self.world.clock.wall()
         self.sightings.looked(source.name, uses, told, now_s)
 

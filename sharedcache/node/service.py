@@ -322,6 +322,7 @@ class NodeService:
             lost=self._losses.lost,
             sealed=sealed,
             release=__version__,
+            caveats=sight.caveats,
         )
 
     def _seal(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharedcache.core import brakecodec, codec
+from sharedcache.core import brakecodec, codec, questions
 from sharedcache.core.acts import (
     Act,
     Deed,
@@ -34,6 +34,8 @@ from sharedcache.core.model import (
 )
 from sharedcache.core.names import leaf_of
 from sharedcache.core.plan import Remembered
+from sharedcache.core.questions import Answer
+from sharedcache.core.referrers import Referrer, Sighting, Span
 from tests.property.strategies import RECOGNISED, entry, report, uses_of
 
 _TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
@@ -58,6 +60,7 @@ _REPORTS = st.builds(
     now=_USES,
     since=_USES,
     storage_time_ns=_COUNT,
+    caveats=st.lists(_TEXT, max_size=2).map(tuple),
     name_cache_s=st.floats(0, 1e9),
     sees=st.frozensets(_TOKEN, max_size=3),
     saw=st.frozensets(_TOKEN, max_size=3),
@@ -120,6 +123,8 @@ READERS: dict[str, Callable[[object], object]] = {
     "counter": codec.counter_from_record,
     "memory": brakecodec.memory_from_record,
     "brake": brakecodec.brake_from_record,
+    "question": questions.question_from_record,
+    "answer": questions.answer_from_record,
     "act": act_from_record,  # type: ignore[dict-item]
 }
 
@@ -224,6 +229,14 @@ _GOOD: list[dict[str, object]] = [
         Act("purged", Doer("cleaner", "c", 1), 1.0, "w", (Subject("n", "e", 1, 1),))
     ),
     {"finalized_schema": 2, "finalized_by": "x", "finalized_at": 1.0},
+    questions.question_to_record("a" * 40),
+    questions.answer_to_record(
+        Answer(
+            "a" * 40,
+            (Sighting("s", Span(1.0), referrers=((Referrer("disk"), Span(1.0)),)),),
+            1.0,
+        )
+    ),
     brakecodec.memory_to_record({"n1": Remembered(2, frozenset({b"sixkey"}), 5, 1)}),
     {"nodes": [["n1", 1, b"sixkey", None, 0]]},
     {"nodes": [["n1", 1, b"five5", None, 0], ["n1"], 3]},

@@ -276,6 +276,10 @@ class MemoryStorage:
         """See the port."""
         return self.mount.cache_s
 
+    def local_locks(self) -> str:
+        """See the port."""
+        return ""
+
     def locked(self, name: str) -> bool:
         """See the port."""
         return self._regular(self.disk.base, cache_entry(name)).locks > 0

@@ -34,6 +34,7 @@ def _levels(*options: str, kind: str = "nfs4") -> dict[str, Level]:
         ((), "NFS version unknown"),
         (("vers=4.1", "nolock"), "nolock"),
         (("vers=4.2", "local_lock=all"), "local_lock=all"),
+        (("vers=3", "local_lock=posix"), "local_lock=posix"),
         (("vers=4.2", "soft"), "soft mount"),
         (("vers=4.2", "acdirmax=300"), "300 s"),
     ],
@@ -51,6 +52,7 @@ def test_a_good_mount_is_good() -> None:
     for found in (
         _levels("vers=4.1", "hard", "local_lock=none"),
         _levels("vers=4.2", "noac"),
+        _levels("vers=4.2", "local_lock=flock"),
         _levels(kind="ext4"),
     ):
         assert set(found.values()) == {Level.OK}, found

@@ -11,6 +11,7 @@ import pytest
 from sharedcache.adapters.storage import DirectoryStorage
 from sharedcache.adapters.storage.mountinfo import (
     Mount,
+    local_locks_of,
     name_cache_of,
     parse_mount,
     parse_mount_id,
@@ -101,6 +102,23 @@ def test_other_file_systems_are_in_doubt(kind: str) -> None:
 def test_nfs_tells_acdirmax(options: str, expected: float) -> None:
     """`acdirmax` bounds what a client believes of names; unreadable is 60."""
     assert name_cache_of(_options(options)) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("rw,nolock", "nolock"),
+        ("rw,local_lock=all", "local_lock=all"),
+        ("rw,local_lock=posix", "local_lock=posix"),
+        ("rw,local_lock=flock", ""),
+        ("rw,local_lock=none", ""),
+        ("", ""),
+    ],
+)
+def test_locks_that_stay_here(options: str, expected: str) -> None:
+    """The locks of qemu are POSIX ones: `local_lock=flock` does not concern them."""
+    assert local_locks_of(_options(options)) == expected
+    assert local_locks_of(None) == ""
 
 
 def test_real_mount_is_found(tmp_path: Path) -> None:

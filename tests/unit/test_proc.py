@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sharedcache.adapters.proc import ProcSource
+from sharedcache.adapters.proc import UNLOCKED, ProcSource
 from sharedcache.core.model import Uses
 from sharedcache.core.names import leaf_of
 from sharedcache.core.ports import Source, SourceError
+from sharedcache.core.referrers import Key, Referrer
 
 X = "a" * 40
 Y = "b" * 40
@@ -66,7 +67,13 @@ def test_open_files_of_qemu_count(host: Processes) -> None:
 
 @pytest.mark.parametrize(
     "program",
-    ["/usr/libexec/qemu-kvm", "/usr/bin/kvm", "/usr/bin/qemu-nbd", f"{QEMU} (deleted)"],
+    [
+        "/usr/libexec/qemu-kvm",
+        "/usr/bin/kvm",
+        "/usr/bin/qemu-nbd",
+        "/opt/qemu",
+        f"{QEMU} (deleted)",
+    ],
 )
 def test_programs(host: Processes, program: str) -> None:
     """Every distribution's name of qemu counts, an upgraded one's too."""
@@ -168,3 +175,74 @@ def test_base_that_cannot_be_read(host: Processes) -> None:
     source = ProcSource(str(host.base / "none"), proc=str(host.proc))
     with pytest.raises(SourceError, match="mount it"):
         source.look()
+
+
+def test_program_that_hides(host: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the program cannot be read, either of a process's own names is enough."""
+    at = host.process(7, QEMU, host.base / X)
+    (at / "cmdline").write_bytes(b"guest\0")
+    (at / "comm").write_text("qemu-system-x86\n")
+    original = os.readlink
+
+    def refusing(path: str) -> str:
+        if path == f"{at}/exe":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return original(path)
+
+    monkeypatch.setattr(os, "readlink", refusing)
+    assert host.look() == Uses.of_names([X])
+    (at / "comm").write_text("guest\n")
+    assert host.look() == Uses()
+
+
+@pytest.mark.parametrize("name", [X, leaf_of(X, "0123456789abcdef", 7)])
+def test_another_mount_of_the_storage(
+    host: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A file of another device under a cache name may be the cache's: it is used.
+
+    A container's own mount of the storage has other paths and another number.
+    """
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / name).write_bytes(b"raw")
+    host.process(7, QEMU, elsewhere / name)
+    assert host.look() == Uses()
+    original = os.stat
+
+    def other_device(path: str) -> os.stat_result:
+        status = original(path)
+        if path != f"{host.proc}/7/fd/0":
+            return status
+        values = list(status)
+        values[2] = status.st_dev + 1
+        return os.stat_result(values)
+
+    monkeypatch.setattr(os, "stat", other_device)
+    assert host.look() == Uses.of_names([X])
+
+
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [
+        (b"file=/d,file.locking=off", {UNLOCKED}),
+        (b'{"driver":"file","filename":"/d","locking":"off"}', {UNLOCKED}),
+        (b"file=/d,file.locking=auto", set()),
+    ],
+)
+def test_locks_switched_off(host: Processes, argument: bytes, told: set[str]) -> None:
+    """A guest whose files are not locked is told of: the veto of locks is missing."""
+    at = host.process(7, QEMU, host.base / X)
+    (at / "cmdline").write_bytes(QEMU.encode() + b"\0-drive\0" + argument + b"\0")
+    source = ProcSource(str(host.base), proc=str(host.proc))
+    source.look()
+    assert source.referrers().caveats == told
+
+
+def test_who_holds_it_open(host: Processes) -> None:
+    """The process is named, with the path by which it holds the file."""
+    host.process(7, QEMU, host.base / X)
+    source = ProcSource(str(host.base), proc=str(host.proc))
+    source.look()
+    who = Referrer("process", "qemu-system-x86_64, process 7", str(host.base / X))
+    assert source.referrers().of(Key(X)) == ([who], 1)

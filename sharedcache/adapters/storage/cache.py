@@ -22,6 +22,7 @@ from sharedcache.adapters.storage.descriptors import (
 from sharedcache.adapters.storage.errors import changing, reading
 from sharedcache.adapters.storage.mountinfo import (
     Mount,
+    local_locks_of,
     name_cache_of,
     parse_mount,
     parse_mount_id,
@@ -91,6 +92,10 @@ class CacheFiles(Descriptors):
     def name_cache_s(self) -> float:
         """How long this mount may keep names cached, in seconds (0: local)."""
         return name_cache_of(self.mount())
+
+    def local_locks(self) -> str:
+        """Name what keeps locks on this host, a mount's option; empty if nothing."""
+        return local_locks_of(self.mount())
 
     def mount(self) -> Mount | None:
         """Return the mount that the base lies on; ``None`` if there is no telling.

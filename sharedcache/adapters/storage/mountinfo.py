@@ -28,6 +28,7 @@ _LOCAL = frozenset(
     }
 )
 _NFS = frozenset({"nfs", "nfs4"})
+_LOCAL_LOCKS = frozenset({"nolock", "local_lock=all", "local_lock=posix"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,19 @@ def parse_mount_id(fdinfo: str) -> int | None:
         if key == "mnt_id" and value.strip().isdecimal():
             return int(value)
     return None
+
+
+def local_locks_of(mount: Mount | None) -> str:
+    """Name the option that keeps qemu's locks on this host; empty if there is none.
+
+    nfs(5): ``local_lock=flock`` concerns other locks than qemu's and Nova's.
+    """
+    if mount is None or mount.kind not in _NFS:
+        return ""
+    for option in mount.options:
+        if option in _LOCAL_LOCKS:
+            return option
+    return ""
 
 
 def name_cache_of(mount: Mount | None) -> float:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sharedcache.adapters.storage.mountinfo import Mount, name_cache_of
+from sharedcache.adapters.storage.mountinfo import (
+    Mount,
+    local_locks_of,
+    name_cache_of,
+)
 from sharedcache.adapters.storage.trial import Trial
 from sharedcache.adapters.zookeeper.probe import ServerWord
 from sharedcache.cli.doctor.findings import Finding, fail, ok, warn
@@ -40,10 +44,10 @@ def mount(found: Mount | None) -> Iterator[Finding]:
     if "ro" in options:
         yield fail("mount", "it is mounted read-only", "mount it for writing (rw)")
     if found.kind in {"nfs", "nfs4"}:
-        yield from _nfs(options, cache_s)
+        yield from _nfs(found, options, cache_s)
 
 
-def _nfs(options: set[str], cache_s: float) -> Iterator[Finding]:
+def _nfs(found: Mount, options: set[str], cache_s: float) -> Iterator[Finding]:
     values = dict(option.partition("=")[::2] for option in options)
     version = values.get("vers", values.get("nfsvers", ""))
     if _number(version) < LEAST_NFS:
@@ -52,9 +56,8 @@ def _nfs(options: set[str], cache_s: float) -> Iterator[Finding]:
             f"NFS version {version or 'unknown'}: a repeated request may act twice",
             "mount it with vers=4.1 or later",
         )
-    local = values.get("local_lock", "none")
-    if "nolock" in options or local != "none":
-        how = "nolock" if "nolock" in options else f"local_lock={local}"
+    how = local_locks_of(found)
+    if how:
         yield warn(
             "mount",
             f"{how}: locks of qemu and Nova stay on this host",
