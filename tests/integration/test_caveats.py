@@ -43,7 +43,7 @@ def status(site: Site) -> Data:
 
 
 def test_locks_that_stay_on_a_host(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mount that keeps locks to itself is named with its nodes, and closes nothing."""
+    """A mount that keeps locks to itself is named with its nodes; nothing closes."""
     publish(site.agent("n0"))
     with monkeypatch.context() as patch:
         patch.setattr(DirectoryStorage, "local_locks", lambda _: "nolock")
