@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from sharedcache.adapters.storage import DirectoryStorage
 from sharedcache.core.model import Uses
 from sharedcache.core.names import digest_of
 from sharedcache.core.ports import EventSource, SourceError
+from sharedcache.core.referrers import Key, Referrer
 from tests.support.libvirtd import Host, Rig, chain_of, missing
 from tests.support.polling import eventually
 
@@ -153,6 +155,89 @@ def test_snapshots_that_libvirt_knows(
     uuid = f"<uuid>{daemon.virsh('domuuid', 'g').strip()}</uuid>"
     daemon.virsh("define", str(host.xml("g", second, extra=uuid)))
     assert set(source.look().cache_names()) == {X, Y}
+
+
+def test_saved_guest(source: LibvirtSource, host: Host, daemon: Daemon) -> None:
+    """A guest that was saved starts as it was saved, however it is defined now."""
+    first = host.overlay("g/disk", host.image(X))
+    second = host.overlay("g/other", host.image(Y))
+    daemon.virsh("define", str(host.xml("g", first)))
+    daemon.virsh("start", "g")
+    uuid = f"<uuid>{daemon.virsh('domuuid', 'g').strip()}</uuid>"
+    daemon.virsh("define", str(host.xml("g", second, extra=uuid)))
+    daemon.virsh("managedsave", "g")
+    assert set(source.look().cache_names()) == {X, Y}
+    daemon.virsh("start", "g", "--paused")
+    assert str(first) in daemon.virsh("domblklist", "g")
+    assert same(source, host) == {X, Y}
+    daemon.virsh("destroy", "g")
+    assert same(source, host) == {Y}
+
+
+def test_disk_that_libvirt_does_not_know(
+    source: LibvirtSource, host: Host, daemon: Daemon
+) -> None:
+    """What a domain hands to qemu as it is may be a disk, running or not."""
+    disk = host.overlay("g/disk", host.image(X))
+    path = host.xml("g", passed=("-drive", f"file={disk},format=qcow2,if=none"))
+    daemon.virsh("define", str(path))
+    assert set(source.look().cache_names()) == {X}
+    daemon.virsh("start", "g", "--paused")
+    assert locked(host, X)
+    assert set(source.look().cache_names()) == {X}
+
+
+def test_who_refers(source: LibvirtSource, host: Host, daemon: Daemon) -> None:
+    """The domain is named with the file by which it refers; events name it too."""
+    disk = host.overlay("g/disk", host.image(X))
+    daemon.virsh("create", str(host.xml("g", disk, extra=NOVA)), "--paused")
+    source.look()
+    told = source.between()
+    assert told.referrers is not None
+    image = digest_of(IMAGE).hex()
+    for said in (source.referrers(), told.referrers):
+        assert said.of(Key(X))[0] == [Referrer("domain", "g", str(disk))]
+        for family in (False, True):
+            key = Key(image, family=family)
+            assert said.of(key)[0] == [Referrer("domain", "g")]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_libvirtd_that_hangs(
+    host: Host,
+    daemon: Daemon,
+    known: bool,  # noqa: FBT001 - a case
+) -> None:
+    """One that does not answer is given up, and asked again once it has answered."""
+    base = str(host.base)
+    source = LibvirtSource(daemon.uri, (ChainReader(base), ChainReader(base)), look_s=1)
+    disk = host.overlay("g/disk", host.image(X))
+    daemon.virsh("create", str(host.xml("g", disk)), "--paused")
+    if known:
+        source.look()
+        source.between()
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(SourceError, match="did not answer within 1 seconds"):
+            source.look()
+        begun = time.monotonic()
+        with pytest.raises(SourceError, match="still owes an answer"):
+            source.look()
+        told = source.between()
+        assert time.monotonic() - begun < 0.5 or not known
+        assert not told.unbroken or not known
+    finally:
+        daemon.process.send_signal(signal.SIGCONT)
+
+    def answers() -> bool:
+        try:
+            return source.look() == Uses.of_names([X])
+        except SourceError:
+            return False
+
+    eventually(answers, 20.0, "a look")
+    source.close()
 
 
 def test_kernels_and_metadata(

@@ -155,7 +155,7 @@ class Daemon:
         """End every guest and forget every domain."""
         for name in self.domains():
             self.tried("destroy", name)
-            self.tried("undefine", name, "--snapshots-metadata")
+            self.tried("undefine", name, "--snapshots-metadata", "--managed-save")
 
 
 @dataclass
@@ -215,8 +215,15 @@ class Host:
         give(path)
         return path
 
-    def xml(self, name: str, *disks: Path, extra: str = "", boot: str = "") -> Path:
-        """Write a domain's XML with qcow2 disks."""
+    def xml(
+        self,
+        name: str,
+        *disks: Path,
+        extra: str = "",
+        boot: str = "",
+        passed: tuple[str, ...] = (),
+    ) -> Path:
+        """Write a domain's XML with qcow2 disks, and what is handed to qemu."""
         devices = "".join(
             f'<disk type="file" device="disk"><driver name="qemu" type="qcow2"/>'
             f'<source file="{disk}"/><target dev="vd{letter}" bus="virtio"/></disk>'
@@ -224,11 +231,13 @@ class Host:
         )
         path = self.root / f"{name}.xml"
         path.write_text(
-            f'<domain type="qemu"><name>{name}</name><memory unit="MiB">16</memory>'
+            '<domain type="qemu"'
+            ' xmlns:qemu="http://libvirt.org/schemas/domain/qemu/1.0">'
+            f"<name>{name}</name><memory unit='MiB'>16</memory>"
             '<vcpu>1</vcpu><os><type arch="x86_64" machine="pc">hvm</type>'
             f"{boot}</os>{extra}<devices>"
             f"<emulator>{shutil.which(EMULATOR)}</emulator>{devices}"
-            "</devices></domain>"
+            f"</devices>{_passed(passed)}</domain>"
         )
         return path
 
@@ -247,6 +256,14 @@ class Host:
                             if link.startswith(f"{self.base}/")
                         }
         return {link.rpartition("/")[2] for link in found}
+
+
+def _passed(arguments: tuple[str, ...]) -> str:
+    """Hand arguments to qemu as they are."""
+    if not arguments:
+        return ""
+    told = "".join(f'<qemu:arg value="{one}"/>' for one in arguments)
+    return f"<qemu:commandline>{told}</qemu:commandline>"
 
 
 def qemu_img(*arguments: str) -> str:

@@ -13,11 +13,14 @@ from sharedcache.adapters.instances import base as base_module
 from sharedcache.adapters.instances.chain import MAX_DEPTH
 from sharedcache.adapters.instances.filenames import Reference, references
 from sharedcache.adapters.instances.qcow2 import ImageError
+from sharedcache.core.names import leaf_of
 from sharedcache.core.ports import SourceError
 from tests.support.images import KERNEL, X, Y, names_of, qcow2
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+LEAF = leaf_of(X, "0123456789abcdef", 7)
 
 
 @pytest.fixture
@@ -70,6 +73,61 @@ def test_missing_elsewhere_is_doubt(base: Path, disk: Path) -> None:
     disk.write_bytes(qcow2("/nowhere/image", "qcow2"))
     with pytest.raises(SourceError, match="/nowhere/image"):
         names_of(base, disk)
+
+
+def test_missing_raw_under_a_cache_name(base: Path, disk: Path) -> None:
+    """Another host may spell the cache directory otherwise: the name is in use."""
+    disk.write_bytes(qcow2(f"/srv/there/_base/{X}", "raw"))
+    assert names_of(base, disk) == {X}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/dev/fdset/1",
+        "/dev/fd/3",
+        "/dev/stdin",
+        "/proc/self/fd/3",
+        f"/proc/7/root/_base/{X}",
+        'json:{"driver":"raw","file":{"driver":"file","filename":"/dev/fdset/1"}}',
+        'json:{"driver":"raw","file":"node0"}',
+        'json:{"driver":"qcow2","file":{"filename":"/d"},"backing":"node0"}',
+    ],
+)
+def test_names_that_only_one_process_knows(base: Path, disk: Path, name: str) -> None:
+    """What another process means by a descriptor or a block node is doubt."""
+    disk.write_bytes(qcow2(name, "raw"))
+    with pytest.raises(SourceError, match="qemu-img rebase -u"):
+        names_of(base, disk)
+
+
+@pytest.mark.parametrize(
+    "root",
+    [f"/x/_base/{X}", f"/x/_base/.sharedcache/epochs/7/{LEAF}", f"/{X}//deleted"],
+)
+def test_a_file_that_is_mounted_by_itself(
+    base: Path, disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str
+) -> None:
+    """A cache file that a bind mount shows under another path is used by that path."""
+    shown = tmp_path / "any where"
+    shown.write_bytes(b"raw")
+    device = base.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    place = str(shown).replace(" ", "\\040")
+    mounts = tmp_path / "mountinfo"
+    monkeypatch.setattr(base_module, "_MOUNTINFO", str(mounts))
+    disk.write_bytes(qcow2(str(shown), "raw"))
+    for line, used in (
+        (f"40 23 {number} {root} {place} rw - ext4 /dev/x rw", {X}),
+        (f"40 23 {number} /x/data {place} rw - ext4 /dev/x rw", set()),
+        (f"40 23 999:1 {root} {place} rw - ext4 /dev/x rw", set()),
+        (f"40 23 {number} {root} /nowhere rw - ext4 /dev/x rw", set()),
+        ("cut short", set()),
+    ):
+        mounts.write_text(f"{line}\n")
+        assert names_of(base, disk) == used
+    mounts.unlink()
+    assert names_of(base, disk) == set()
 
 
 def test_missing_raw_elsewhere_ends(base: Path, disk: Path) -> None:
@@ -163,6 +221,7 @@ def test_second_mount_of_the_same_storage(
     base: Path, disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same storage mounted twice differs in device number only."""
+    (base / X).write_bytes(b"raw")
     (base / ".sharedcache").mkdir()
     (base / ".sharedcache" / "cluster").write_bytes(b"identity")
     second = tmp_path / "second"

@@ -16,6 +16,7 @@ from sharedcache.adapters.instances.headers import TRIES
 from sharedcache.adapters.instances.source import MAX_FILES, InstancesSource
 from sharedcache.core.model import Uses
 from sharedcache.core.ports import Source, SourceError
+from sharedcache.core.referrers import Key, Referrer
 from tests.support.images import VM, Site, X, Y, qcow2
 
 if TYPE_CHECKING:
@@ -99,10 +100,40 @@ def test_linked_instance_directory(site: Site, tmp_path: Path) -> None:
         site.source.look()
 
 
-def test_link_to_a_file_is_no_instance(site: Site) -> None:
-    """A link beside the instances that leads to a file is none of them."""
+def test_files_beside_the_instances(site: Site) -> None:
+    """What lies beside the instances may be a disk as well, or a link to one."""
     (site.root / "compute").symlink_to(site.base / X)
-    assert site.source.look() == Uses()
+    (site.root / "loose.qcow2").write_bytes(qcow2(str(site.base / Y), "raw"))
+    assert site.source.look() == Uses.of_names([X, Y])
+    (site.root / "loose.qcow2").unlink()
+    assert site.source.look() == Uses.of_names([X])
+
+
+def test_directories_in_an_instance(site: Site) -> None:
+    """A disk may lie deeper; too many directories are a failure."""
+    site.disk(X)
+    below = site.root / VM / "a/b"
+    below.mkdir(parents=True)
+    (below / "disk").write_bytes(qcow2(str(site.base / Y), "raw"))
+    assert site.source.look() == Uses.of_names([X, Y])
+    (below / "loop").symlink_to(site.root)
+    assert site.source.look() == Uses.of_names([X, Y])
+    for number in range(5):
+        (site.root / VM / "a" / str(number)).mkdir()
+    with pytest.raises(SourceError, match="more than 6 directories"):
+        site.make(max_files=6).look()
+
+
+def test_who_refers(site: Site) -> None:
+    """Each disk is told with what it leads to, and only what is there now."""
+    path = site.disk(X)
+    site.disk(Y, vm="other")
+    site.source.look()
+    told = site.source.referrers()
+    assert told.of(Key(X)) == ([Referrer("disk", path=str(path))], 1)
+    path.unlink()
+    site.source.look()
+    assert site.source.referrers().of(Key(X)) == ([], 0)
 
 
 def test_another_directory_in_its_place(tmp_path: Path) -> None:
@@ -185,7 +216,7 @@ def test_bounds(site: Site) -> None:
         site.disk(vm=f"vm{number}")
         site.disk(vm="vm0", disk=f"disk.eph{number}")
     assert site.make(max_instances=3, max_files=4).look() == Uses.of_names([X])
-    with pytest.raises(SourceError, match="more than 2 directories"):
+    with pytest.raises(SourceError, match="more than 2 entries"):
         site.make(max_instances=2).look()
     with pytest.raises(SourceError, match="more than 3 files"):
         site.make(max_files=3).look()

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sharedcache.adapters.instances import paths
+from sharedcache.core import names
 from sharedcache.core.ports import SourceError
 
+_MOUNTINFO = "/proc/self/mountinfo"
+_DELETED = "//deleted"
+_ESCAPED = re.compile(r"\\([0-7]{3})")
 _MARKER = ".sharedcache/cluster"
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -40,7 +45,12 @@ class Base:
     identity: Identity
     spellings: frozenset[str]
     marker: Identity | None
+    _bound: dict[Identity, frozenset[str]] = field(default_factory=dict)
     _parents: dict[str, tuple[bool, Identity | None]] = field(default_factory=dict)
+
+    def bound(self, status: os.stat_result) -> frozenset[str]:
+        """Return the cache names of a file that is mounted somewhere by itself."""
+        return self._bound.get((status.st_dev, status.st_ino), frozenset())
 
     def holds(self, parent: str) -> tuple[bool, Identity | None]:
         """Tell whether a directory is ``_base``, and its identity if it exists.
@@ -103,6 +113,57 @@ def opened(path: str) -> Iterator[Base]:
     try:
         status = os.fstat(fd)
         spellings = frozenset({os.path.normpath(path), os.path.realpath(path)})
-        yield Base((status.st_dev, status.st_ino), spellings, _marker_of(path))
+        identity = (status.st_dev, status.st_ino)
+        bound = _bound_files(status.st_dev)
+        yield Base(identity, spellings, _marker_of(path), bound)
     finally:
         os.close(fd)
+
+
+def _bound_files(device: int) -> dict[Identity, frozenset[str]]:
+    r"""Find cache files that are mounted by themselves, under any other path.
+
+    The fourth field of a line of mountinfo (proc(5)) is what is mounted, as its
+    file system names it, in quarantine too; a space is ``\040`` there, and no
+    cache name has one.
+    """
+    number = f"{os.major(device)}:{os.minor(device)}"
+    found: dict[Identity, frozenset[str]] = {}
+    for line in _mounts():
+        fields = line.split(" ", 5)
+        if len(fields) < 6 or fields[2] != number:  # noqa: PLR2004 - as split
+            continue
+        last = paths.last_of(fields[3].removesuffix(_DELETED))
+        leaf = names.parse_leaf(last)
+        name = last if leaf is None else leaf[0]
+        if names.classify(name) is names.Kind.UNRECOGNISED:
+            continue
+        try:
+            status = paths.status_of(_ESCAPED.sub(_unescaped, fields[4]))
+        except OSError as error:
+            if is_absence(error):
+                continue
+            raise SourceError(
+                f"cannot look at the mounted file {fields[4]}: {why(error)};"
+                " let the agent search the way to it, or unmount it"
+            ) from error
+        identity = (status.st_dev, status.st_ino)
+        found[identity] = found.get(identity, frozenset()) | {name}
+    return found
+
+
+def _mounts() -> list[str]:
+    """Read this process's mounts; none where there is no such file."""
+    try:
+        with open(_MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123 - paths here are strings
+            return file.read().splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise SourceError(
+            f"cannot read {_MOUNTINFO}: {why(error)}; mount /proc"
+        ) from error
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return chr(int(match[1], 8))

@@ -104,7 +104,14 @@ class Chains:
         it is in ``_base``: there its name is a use, and the use restores it.
         """
         node = self._visit(reference)
-        if node.place is None and not node.used and reference.format != _NO_PROBE:
+        if node.place is not None or node.used:
+            return node
+        if reference.format == _NO_PROBE:
+            # Perhaps a host that spells the cache directory otherwise made it.
+            name = paths.last_of(reference.path)
+            if names.classify(name) is not names.Kind.UNRECOGNISED:
+                return _Node(frozenset({name}), None)
+        else:
             raise SourceError(
                 f"{reference.path}, on the backing chain of {disk}, is not there:"
                 " mount or restore it, or remove the broken disk"
@@ -126,6 +133,7 @@ class Chains:
             status = _status(path)
             if status is None:
                 return _Node(frozenset(used), None)
+            used |= self._base.bound(status)
             if not stat.S_ISLNK(status.st_mode):
                 break
             path = paths.join(parent, _target(path))

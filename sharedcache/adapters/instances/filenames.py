@@ -16,6 +16,8 @@ from sharedcache.adapters.instances.qcow2 import ImageError
 
 _PROTOCOL = re.compile(r"([^:/]*):")
 _JSON = "json:"
+_OF_A_PROCESS = ("/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr", "/proc/")
+_CHILDREN = frozenset({"backing", "data-file", "file", "image", "raw", "test"})
 _LOCAL = frozenset({"file", "host_device", "host_cdrom"})
 _WRAPPERS = frozenset({"blkdebug", "blkverify"})
 _FORMATS = frozenset(
@@ -91,6 +93,11 @@ def _reference(path: str, image_format: str | None) -> Reference:
         raise ImageError(f"the name {path!r} is no file name") from error
     if b"\0" in encoded:
         raise ImageError(f"the name {path!r} is no file name")
+    if path.startswith(_OF_A_PROCESS):
+        raise ImageError(
+            f"the name {path!r} means another file to every process: give its full"
+            " path with 'qemu-img rebase -u'"
+        )
     if image_format in _LOCAL:
         return Reference(path, "raw")
     return Reference(path, image_format)
@@ -176,6 +183,11 @@ def _from_child(key: str, child: object, driver: str | None) -> list[Reference]:
     """Collect from one option, if it describes block devices itself."""
     if isinstance(child, list):
         return [found for one in child for found in _from_child(key, one, None)]
+    if key in _CHILDREN and isinstance(child, str) and child:
+        raise ImageError(
+            f"it refers to the block node {child!r}, which only one process knows:"
+            " give a plain path with 'qemu-img rebase -u'"
+        )
     if not isinstance(child, dict):
         return []
     own = _driver_of(child)

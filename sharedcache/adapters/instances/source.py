@@ -59,9 +59,9 @@ class InstancesSource:
 
     Every directory below ``instances_path`` counts as an instance's, except
     ``_base`` (by name and by identity), ``locks``, ``snapshots``,
-    ``compute_nodes`` and names that begin with a dot.  In each, every file
-    that is not itself a directory is taken for a disk, running guest or not;
-    subdirectories are not searched.  Files whose content a guest or a user
+    ``compute_nodes`` and names that begin with a dot.  In each, and in the
+    directories in it, every file is taken for a disk, running guest or not, as
+    are files beside the instances' directories.  Files whose content a guest or a user
     writes and that no hypervisor opens as an image (``console.log``,
     ``kernel``) are not probed, so that nobody can fake a chain there.
 
@@ -160,82 +160,103 @@ class InstancesSource:
         """
         chains = Chains(base, self._headers)
         used: set[str] = set()
-        seen: set[_Listed] = set()
+        seen: set[tuple[_Listed, bool]] = set()
         for _ in range(MAX_LISTINGS):
             fresh = [one for one in self._instances(base) if one not in seen]
             if not fresh:
                 return used
             seen.update(fresh)
-            for directory, _inode in fresh:
-                self._scan_instance(paths.join(self._path, directory), chains, used)
+            for (name, _inode), is_directory in fresh:
+                if is_directory:
+                    self._scan_instance(name, chains, used)
+                else:
+                    self._add_disk(self._path, name, chains, used)
         raise SourceError(
             f"{self._path} changed during each of {MAX_LISTINGS} listings;"
             " find out what keeps renaming its directories"
         )
 
-    def _instances(self, base: Base) -> list[_Listed]:
-        """List the instance directories that this node reads."""
-        found: list[_Listed] = []
+    def _instances(self, base: Base) -> list[tuple[_Listed, bool]]:
+        """List the instance directories, and the files beside them (``False``)."""
+        found: list[tuple[_Listed, bool]] = []
         try:
             with os.scandir(self._path) as entries:
                 for entry in entries:
-                    if not self._is_instance(entry, base):
+                    if entry.name in _NOT_INSTANCES or entry.name.startswith("."):
+                        continue
+                    is_instance = self._is_instance(entry, base)
+                    if not is_instance and entry.is_dir():
                         continue
                     if len(found) >= self._max_instances:
                         raise SourceError(
                             f"{self._path} holds more than {self._max_instances}"
-                            " directories; correct the setting 'instances_path'"
+                            " entries; correct the setting 'instances_path'"
                         )
-                    found.append((entry.name, entry.inode()))
+                    found.append(((entry.name, entry.inode()), is_instance))
         except OSError as error:
             raise self._not_listed(error) from error
         return found
 
     def _is_instance(self, entry: os.DirEntry[str], base: Base) -> bool:
         """Whether an entry is an instance's directory, or a link to one."""
-        if entry.name in _NOT_INSTANCES or entry.name.startswith("."):
-            return False
         if entry.is_symlink():
             return _leads_to_directory(entry.path) and not base.holds(entry.path)[0]
         if not entry.is_dir(follow_symlinks=False):
             return False
         return entry.inode() != base.identity[1] or not base.holds(entry.path)[0]
 
-    def _scan_instance(self, path: str, chains: Chains, used: set[str]) -> None:
-        """Add the uses of every file of one instance directory.
+    def _scan_instance(self, name: str, chains: Chains, used: set[str]) -> None:
+        """Add the uses of every file below one instance's directory."""
+        pending, count = [paths.join(self._path, name)], 1
+        while pending:
+            found = self._scan_directory(pending.pop(), chains, used)
+            count += len(found)
+            if count > self._max_files:
+                raise SourceError(
+                    f"{self._path}/{name} holds more than {self._max_files}"
+                    " directories; move what is not an instance elsewhere"
+                )
+            pending.extend(found)
+
+    def _scan_directory(self, path: str, chains: Chains, used: set[str]) -> list[str]:
+        """Add the uses of every file of one directory; return the directories in it.
 
         A file that vanished may have been renamed, so the directory is listed
         again; one that vanished itself is the parent's matter.
         """
         seen: set[_Listed] = set()
+        below: dict[_Listed, str] = {}
         for _ in range(MAX_LISTINGS):
-            listed = self._files(path)
             vanished = False
-            for one in listed:
-                if one not in seen:
+            for one, is_directory in self._entries(path):
+                if is_directory:
+                    below[one] = paths.join(path, one[0])
+                elif one not in seen:
                     seen.add(one)
                     vanished |= not self._add_disk(path, one[0], chains, used)
             if not vanished:
-                return
+                return list(below.values())
         raise SourceError(
             f"{path} changed during each of {MAX_LISTINGS} listings;"
             " find out what keeps renaming its files"
         )
 
-    def _files(self, path: str) -> list[_Listed]:
-        """List what is not a directory; nothing if the directory is gone."""
-        found: list[_Listed] = []
+    def _entries(self, path: str) -> list[tuple[_Listed, bool]]:
+        """List what a directory holds, with whether each is a directory itself.
+
+        Nothing is found if the directory is gone.
+        """
+        found: list[tuple[_Listed, bool]] = []
         try:
             with os.scandir(path) as entries:
                 for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        continue
                     if len(found) >= self._max_files:
                         raise SourceError(
                             f"{path} holds more than {self._max_files} files;"
                             " move what is not an instance elsewhere"
                         )
-                    found.append((entry.name, entry.inode()))
+                    listed = (entry.name, entry.inode())
+                    found.append((listed, entry.is_dir(follow_symlinks=False)))
         except OSError as error:
             if is_absence(error):
                 return []

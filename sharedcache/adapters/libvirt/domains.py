@@ -131,7 +131,7 @@ def _names_of(
     """Give the cache names behind every disk, kernel, initrd and passed path."""
     for file in described.disks:
         path = file.path or _volume(connection, file, described.name)
-        yield path, _chain(path, file, described.name, chains)
+        yield file.disk or path, _chain(path, file, described.name, chains)
     for path in described.boot:
         yield path, _own_names(path, chains)
     for path in described.passed:

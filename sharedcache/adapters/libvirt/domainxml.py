@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sharedcache.core import names
 
@@ -26,7 +26,8 @@ class File:
     """One image file of a disk.
 
     ``path`` is empty for a volume of a storage pool, whose path is not in the
-    XML.  ``whole`` tells that the XML also lists everything below this file.
+    XML.  ``whole`` tells that the XML also lists everything below this file,
+    ``disk`` is the path of the disk that it belongs to.
     """
 
     path: str
@@ -34,14 +35,16 @@ class File:
     whole: bool
     pool: str = ""
     volume: str = ""
+    disk: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
     """What one XML document refers to.
 
-    ``boot`` are paths of kernel and initrd; ``images`` the image ids that Nova
-    wrote down; ``passed`` are paths in what is handed to qemu as it is.
+    ``boot`` are paths of kernel and initrd, and all others that end like a cache
+    name; ``images`` the image ids that Nova wrote down; ``passed`` are paths in
+    what is handed to qemu as it is.
     """
 
     name: str
@@ -57,7 +60,7 @@ def read(text: str) -> Described:
         root = ET.fromstring(text)  # noqa: S314 - libvirt writes it, without entities
     except ET.ParseError as error:
         raise DomainXmlError(f"libvirt's XML cannot be read: {error}") from error
-    disks = [file for disk in root.iter("disk") for file in _files(disk, "driver")]
+    disks = [file for disk in root.iter("disk") for file in _disk(disk)]
     boot = [
         one.text
         for system in root.iter("os")
@@ -65,6 +68,7 @@ def read(text: str) -> Described:
         for one in system.findall(tag)
         if one.text
     ]
+    boot += dict.fromkeys(_mentioned(root))
     images = [
         ident
         for one in root.findall(_NOVA_ROOTS)
@@ -79,6 +83,25 @@ def read(text: str) -> Described:
         for path in _PATH.findall(one.get("value", ""))
     ]
     return Described(name, tuple(disks), tuple(boot), tuple(images), tuple(passed))
+
+
+def _mentioned(root: ET.Element) -> Iterator[str]:
+    """Go through every path that may be a cache file's, whatever it is there for.
+
+    So a loader, a device tree, or an element that a later libvirt has counts.
+    """
+    for element in root.iter():
+        for value in (element.text, *element.attrib.values()):
+            if value is None or not value.startswith("/"):
+                continue
+            if names.classify(value.rpartition("/")[2]) is not names.Kind.UNRECOGNISED:
+                yield value
+
+
+def _disk(element: ET.Element) -> list[File]:
+    """Return the files of a disk, which is called by the first of them."""
+    found = list(_files(element, "driver"))
+    return [replace(file, disk=found[0].path) for file in found]
 
 
 def _files(element: ET.Element, format_in: str) -> Iterator[File]:
