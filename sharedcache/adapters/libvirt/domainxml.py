@@ -68,7 +68,8 @@ def read(text: str) -> Described:
         for one in system.findall(tag)
         if one.text
     ]
-    boot += dict.fromkeys(_mentioned(root))
+    known = {file.path for file in disks}.union(boot)
+    boot += [one for one in dict.fromkeys(_mentioned(root)) if one not in known]
     images = [
         ident
         for one in root.findall(_NOVA_ROOTS)
