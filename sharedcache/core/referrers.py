@@ -151,6 +151,13 @@ class _Source:
     uses: Uses | None = None
     by_key: dict[Key, _Use] = field(default_factory=dict)
 
+    def by_raw_id(self, name: str) -> _Use | None:
+        """Find a kernel's use under its old name: reports bear both."""
+        for key, use in self.by_key.items():
+            if names.hashed_name(key.name) == name:
+                return use
+        return None
+
 
 @dataclass(slots=True)
 class Sightings:
@@ -213,7 +220,7 @@ class Sightings:
         found: list[Sighting] = []
         family = names.family_of(name)
         for source, one in self._sources.items():
-            use, by_family = one.by_key.get(Key(name)), False
+            use, by_family = one.by_key.get(Key(name)) or one.by_raw_id(name), False
             if use is None and family is not None:
                 use, by_family = one.by_key.get(Key(family, family=True)), True
             if use is not None:

@@ -6,6 +6,7 @@ import pytest
 
 from sharedcache.core import codec, questions
 from sharedcache.core.model import Uses
+from sharedcache.core.names import digest_of
 from sharedcache.core.questions import Answer
 from sharedcache.core.referrers import (
     LIMIT,
@@ -104,6 +105,15 @@ def test_copies_of_an_image() -> None:
     assert (copy.by_family, [r for r, _ in copy.referrers]) == (True, [DISK])
     (original,) = seen.of(X)
     assert not original.by_family
+
+
+def test_kernels_have_two_names() -> None:
+    """What a source knows by a raw id is found under the new name as well."""
+    raw = "11111111-2222-3333-4444-555555555555"
+    seen = Sightings()
+    seen.looked("s", uses(raw), told(DISK, name=raw), 10.0)
+    (sighting,) = seen.of(digest_of(raw).hex())
+    assert [referrer for referrer, _ in sighting.referrers] == [DISK]
 
 
 def test_several_sources() -> None:
