@@ -1,7 +1,7 @@
 """``python -m tests.simulation``: run many schedules, or replay one.
 
-``make simulate`` calls it, and passes ``SCHEDULES``, ``FIRST``, ``SEED`` and
-``MUTANT`` on.
+``make simulate`` calls it, and passes ``SCHEDULES``, ``FIRST``, ``SEED``,
+``STRIKE`` and ``MUTANT`` on.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from rich.progress import (
 )
 
 from tests.simulation import farm
+from tests.simulation.crash_points import run_struck
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.run import simulate
 from tests.simulation.table import print_table
-from tests.simulation.world import profile_of
+from tests.simulation.world import Result, profile_of
 
 SHOWN = 20
 """Failures that are told in full; a fault that is everywhere fills no screen."""
@@ -37,6 +38,9 @@ def main() -> int:
     parser.add_argument("--schedules", type=int, default=100_000)
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--seed", type=int, help="replay this one, with its trace")
+    parser.add_argument(
+        "--strike", help="replay one crash point, as operation:change:mode"
+    )
     parser.add_argument("--mutant", default="", choices=["", *MUTANTS])
     parser.add_argument("--table", action="store_true", help="hunt every mutant")
     parser.add_argument("--bases", type=int, default=3, help="hunts for each mutant")
@@ -47,6 +51,10 @@ def main() -> int:
             chosen.schedules, chosen.bases, [chosen.mutant] * bool(chosen.mutant)
         )
         return 0
+    if chosen.strike is not None:
+        name, at, mode = chosen.strike.split(":")
+        struck, _ = run_struck(name, int(at), mode, tracing=True)
+        return show(chosen.strike, struck)
     if chosen.seed is not None:
         return replay(chosen.seed, chosen.mutant)
     return many(range(chosen.first, chosen.first + chosen.schedules), chosen.mutant)
@@ -58,11 +66,16 @@ def replay(seed: int, mutant: str = "") -> int:
         if mutant:
             stack.enter_context(MUTANTS[mutant].applied())
         result = simulate(seed, tracing=True)
+    sys.stdout.write(f"{profile_of(seed)}\n\n")
+    return show(f"seed {seed}", result)
+
+
+def show(what: str, result: Result) -> int:
+    """Print all that happened, and what the oracle says to it."""
     write = sys.stdout.write
-    write(f"{profile_of(seed)}\n\n")
     for line in result.trace:
         write(line + "\n")
-    write(f"\nseed {seed}: " + ("\n".join(result.violations) or "nothing wrong") + "\n")
+    write(f"\n{what}: " + ("\n".join(result.violations) or "nothing wrong") + "\n")
     return 1 if result.violations else 0
 
 

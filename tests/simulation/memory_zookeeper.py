@@ -55,7 +55,7 @@ def _parent(path: str) -> str:
 
 
 @dataclass(slots=True)
-class _Node:
+class Node:
     """One path: its record now, its children now, and what both were before.
 
     Histories hold (transaction, value) from old to new; the children's is only
@@ -74,18 +74,27 @@ class MemoryZooKeeper:
     """The servers, as one.  ``now`` is the time by which sessions lag, in seconds.
 
     ``on_commit`` is called after every transaction with its operations and its
-    session's id; ``on_change`` with each path that it changed.
+    session's id; ``on_change`` with each path that it changed.  ``ghosts`` are
+    sessions that came back with an old copy, ``losses`` counts for changes that
+    watches must tell (``memory_copies.py``).
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
         self.on_commit: Callable[[Sequence[Operation], int], None] | None = None
         self.on_change: Callable[[str], None] | None = None
-        self._nodes: dict[str, _Node] = {"": _Node(Record(b"", 0))}
+        self.nodes: dict[str, Node] = {}
+        self.sessions: dict[int, set[str]] = {}
+        self.ghosts: set[int] = set()
+        self.losses = 0
         self._times: list[float] = []
-        self._sessions: dict[int, set[str]] = {}
         self._next_session = 1
         self._sequence = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Make the first nodes of an empty tree."""
+        self.nodes[""] = Node(Record(b"", 0))
         for path in ("groups", NODES, "groups/cleaners", ELECTION):
             self.commit([Create(path, b"")], 0)
 
@@ -104,7 +113,7 @@ class MemoryZooKeeper:
 
     def record(self, path: str, view: int | None = None) -> Record | None:
         """Read a node as of a transaction, the last one by default."""
-        node = self._nodes.get(path)
+        node = self.nodes.get(path)
         if node is None:
             return None
         if view is None:
@@ -116,7 +125,7 @@ class MemoryZooKeeper:
 
     def children(self, path: str, view: int | None = None) -> list[str]:
         """List a node's children as of a transaction, sorted."""
-        node = self._nodes.get(path)
+        node = self.nodes.get(path)
         if node is None:
             return []
         if view is None:
@@ -128,30 +137,30 @@ class MemoryZooKeeper:
 
     def changes(self, path: str, view: int) -> int:
         """Count the transactions up to ``view`` that changed a node."""
-        node = self._nodes.get(path)
+        node = self.nodes.get(path)
         if node is None:
-            return 0
+            return self.losses
         history = node.history
         count = len(history)
         while count and history[count - 1][0] > view:
             count -= 1
-        return count
+        return count + self.losses
 
     # Sessions.
 
     def open_session(self) -> int:
         """Begin a session; return its id."""
         number, self._next_session = self._next_session, self._next_session + 1
-        self._sessions[number] = set()
+        self.sessions[number] = set()
         return number
 
     def alive(self, session: int) -> bool:
-        """Whether the servers hold a session alive."""
-        return session in self._sessions
+        """Whether the servers hear a client by this session."""
+        return session in self.sessions and session not in self.ghosts
 
     def end_session(self, session: int) -> None:
         """End a session, with all that it registered; harmless if it ended."""
-        owned = self._sessions.pop(session, set())
+        owned = self.sessions.pop(session, set())
         if owned:
             self.commit([Delete(path, None) for path in sorted(owned)], 0)
 
@@ -171,7 +180,7 @@ class MemoryZooKeeper:
             if why is not None:
                 for path, record in reversed(undo):
                     if record is None:
-                        self._nodes[_parent(path)].created -= 1
+                        self.nodes[_parent(path)].created -= 1
                     self._put(path, record)
                 raise ConflictError(index, why, operation.path)
         self._remember([path for path, _ in undo], undo)
@@ -187,14 +196,14 @@ class MemoryZooKeeper:
         """Apply one operation; return why it cannot be, ``None`` if it was."""
         path = operation.path
         if isinstance(operation, Append):
-            above = self._nodes.get(_parent(path))
+            above = self.nodes.get(_parent(path))
             path += f"{0 if above is None else above.created:010d}"
-        node = self._nodes.get(path)
+        node = self.nodes.get(path)
         record = None if node is None else node.record
         if isinstance(operation, Create | Append):
             if record is not None:
                 return "exists"
-            parent = self._nodes.get(_parent(path))
+            parent = self.nodes.get(_parent(path))
             if parent is None or parent.record is None:
                 return "missing"
             parent.created += 1
@@ -216,19 +225,19 @@ class MemoryZooKeeper:
         return None
 
     def _put(self, path: str, record: Record | None) -> None:
-        node = self._nodes.get(path)
+        node = self.nodes.get(path)
         if node is None:
-            node = self._nodes[path] = _Node()
-        parent = self._nodes[_parent(path)]
+            node = self.nodes[path] = Node()
+        parent = self.nodes[_parent(path)]
         name = path.rpartition("/")[2]
         if record is None:
             parent.children.discard(name)
             if node.record is not None and node.record.owner:
-                self._sessions.get(node.record.owner, set()).discard(path)
+                self.sessions.get(node.record.owner, set()).discard(path)
         else:
             parent.children.add(name)
-            if record.owner and record.owner in self._sessions:
-                self._sessions[record.owner].add(path)
+            if record.owner and record.owner in self.sessions:
+                self.sessions[record.owner].add(path)
         node.record = record
 
     def _remember(
@@ -237,10 +246,10 @@ class MemoryZooKeeper:
         self._times.append(self.now())
         number = len(self._times)
         for path in dict.fromkeys(paths):
-            node = self._nodes[path]
+            node = self.nodes[path]
             node.history.append((number, node.record))
         for path in dict.fromkeys(_parent(path) for path, _ in undo):
-            parent = self._nodes[path]
+            parent = self.nodes[path]
             names = tuple(sorted(parent.children))
             if not parent.families or parent.families[-1][1] != names:
                 parent.families.append((number, names))

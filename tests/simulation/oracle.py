@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 class Oracle:
     """Watches every name that goes and every word that lets one go.
 
-    ``violations`` are sentences; the first one ends a run.
+    ``violations`` are sentences; the first one ends a run.  Only where
+    ``may_lose_zookeeper`` is set may the gate tell of a ZooKeeper that went back.
     """
 
     def __init__(self, world: World) -> None:
         self.violations: list[str] = []
+        self.may_lose_zookeeper = False
         self._world = world
         self._owners: dict[int, str] = {}
         self._highest = 0

@@ -90,10 +90,7 @@ class World:
         self.disk = MemoryDisk(self.storage_time)
         self.guests = Guests(self)
         self.shared_locks = LockTable(lambda: self.scheduler.now)
-        self.images = [
-            hashlib.sha1(b"image-%d" % number).hexdigest()  # noqa: S324 - Nova's naming
-            for number in range(self.profile.images)
-        ]
+        self.images = images_of(self.profile.images)
         self._found()
         self.hunter = Hunter(self)
         self.oracle = Oracle(self)
@@ -307,6 +304,14 @@ class World:
             process.wanted = False
         for actor in self.scheduler.actors:
             actor.kill()
+
+
+def images_of(count: int) -> list[str]:
+    """Return the cache names of this many images."""
+    return [
+        hashlib.sha1(b"image-%d" % number).hexdigest()  # noqa: S324 - Nova's naming
+        for number in range(count)
+    ]
 
 
 def profile_of(seed: int | str) -> Profile:
