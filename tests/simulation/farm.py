@@ -35,20 +35,14 @@ def workers() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def pool() -> ProcessPoolExecutor:
-    """Return as many processes as there are processors for us, begun from nothing."""
-    return ProcessPoolExecutor(
-        workers(), multiprocessing.get_context("spawn"), initializer=quiet
-    )
-
-
 def run_many(seeds: Iterable[int], mutant: str = "") -> Iterator[Result]:
     """Run seeds in several processes; give each result once it is there.
 
     Whoever stops listening ends the work.
     """
+    context = multiprocessing.get_context("spawn")
     left = iter(seeds)
-    with pool() as processes:
+    with ProcessPoolExecutor(workers(), context, quiet) as pool:
         flying: set[Future[list[Result]]] = set()
         try:
             while True:
@@ -56,7 +50,7 @@ def run_many(seeds: Iterable[int], mutant: str = "") -> Iterator[Result]:
                     chunk = list(islice(left, CHUNK))
                     if not chunk:
                         break
-                    flying.add(processes.submit(_work, chunk, mutant))
+                    flying.add(pool.submit(_work, chunk, mutant))
                 if not flying:
                     return
                 done, flying = wait(flying, return_when=FIRST_COMPLETED)
