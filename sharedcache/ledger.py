@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from sharedcache.core import brakecodec, codec
+from sharedcache.core.damage import Damage, orders_from_record
 from sharedcache.core.model import (
     Authorisation,
     Cluster,
@@ -49,6 +50,7 @@ BRAKE = "brake"
 INVENTORY = "inventory"
 ROLLOUT_HOLD = "rollout-hold"
 QUESTIONS = "questions"
+DAMAGED = "damaged"
 ROSTER_COUNTER = "counters/roster"
 VETO_COUNTER = "counters/veto"
 
@@ -67,7 +69,7 @@ BLANK = (
 )
 """Paths of a founded tree that begin without data, parents before children."""
 
-LATER = (INVENTORY, ROLLOUT_HOLD)
+LATER = (INVENTORY, ROLLOUT_HOLD, DAMAGED)
 """Paths that a tree of an earlier release lacks: one that is missing is blank."""
 
 GROUPS = ("groups/nodes", "groups/cleaners")
@@ -278,6 +280,14 @@ def brake_of(record: Record | None) -> brakecodec.BrakeNote | None:
     data = record.data
     found = codec.readable(lambda: brakecodec.brake_from_record(codec.unpack(data)))
     return None if isinstance(found, Unreadable) else found
+
+
+def damaged_of(record: Record | None) -> Mapping[str, Damage] | Unreadable:
+    """Read the orders of damaged files; a tree of an earlier release has none."""
+    if record is None or not record.data:
+        return {}
+    data = record.data
+    return codec.readable(lambda: orders_from_record(codec.unpack(data)))
 
 
 def read_holds(coordination: Coordination) -> frozenset[str]:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from sharedcache import ledger
 from sharedcache.adapters.storage import WriterDirectory
 from sharedcache.adapters.uses_socket import AgentLink
+from sharedcache.cache.binding import require_bound
 from sharedcache.cache.errors import (
     DamagedError,
     LostLockError,
@@ -28,9 +28,10 @@ from sharedcache.cache.errors import (
 from sharedcache.cache.holding import Hold, Keeper
 from sharedcache.cache.locking import LockPool, NameLock
 from sharedcache.cache.partial import Fetch, Partial, refuse_below
-from sharedcache.core import codec, digests
+from sharedcache.cache.records import Records
+from sharedcache.core import codec
 from sharedcache.core.digests import DEFAULT_ALGORITHM, Digest, Published
-from sharedcache.core.model import Cluster, Unreadable
+from sharedcache.core.model import Unreadable
 from sharedcache.core.ports import (
     NameExistsError,
     OutcomeUnknownError,
@@ -111,6 +112,7 @@ class SharedCache:
         self._limits = limits or Limits()
         with _as_cache_errors():
             self._storage = WriterDirectory(str(self._base))
+        self._records = Records(self._storage)
         self._locks = LockPool(str(lock_path or self._base.parent / "locks"))
         self._agent = AgentLink(str(agent_socket))
         self._keeper = Keeper(self._storage, self._agent, self._limits.touch_s)
@@ -162,7 +164,7 @@ class SharedCache:
     def _acquire(self, request: _Request) -> Hold:
         asked = lost = False
         for _ in range(_TRIES):
-            self._require_bound()
+            require_bound(self._storage, self._base, self._cluster)
             want = wanted(request.image_id, request.kind, self._schema())
             for name in want.read:
                 hold = self._hold_present(name, request.until)
@@ -187,20 +189,6 @@ class SharedCache:
             f"{want.write} comes and goes faster than it can be used"
         )
 
-    def _require_bound(self) -> None:
-        """Refuse an empty mount, or another cluster's directory."""
-        found = ledger.marker_of(self._storage.read_marker())
-        if not isinstance(found, Cluster):
-            why = "cannot be read" if isinstance(found, Unreadable) else "is missing"
-            raise NotBoundError(
-                f"the cluster's marker in {self._base} {why}: is the storage "
-                "mounted, and was `sharedcache init` run?"
-            )
-        if self._cluster not in (None, found.name):
-            raise NotBoundError(
-                f"{self._base} belongs to cluster {found.name}, not {self._cluster}"
-            )
-
     def _schema(self) -> int:
         """Read the finalized schema from the storage; 1 where none is written."""
         data = self._storage.read_schema()
@@ -224,7 +212,12 @@ class SharedCache:
         descriptor = self._storage.open_cache(name)
         if descriptor is None:
             return None
-        os.close(descriptor)
+        try:
+            # Before anything is said of a use, which would keep a damaged file.
+            facts = self._storage.facts_open(name, descriptor)
+            self._records.require_whole(name, facts)
+        finally:
+            os.close(descriptor)
         # Declared first, so that the agent's next look knows it.
         self._agent.use(name)
         hold: Hold | None = None
@@ -264,7 +257,8 @@ class SharedCache:
             raise
 
     def _protected(self, name: str, descriptor: int) -> Hold:
-        self._require_whole(name, descriptor)
+        facts = self._storage.facts_open(name, descriptor)
+        self._records.require_whole(name, facts)
         locked = self._storage.hold_open(descriptor)
         touched = self._touched(name, descriptor)
         if not (locked or touched):
@@ -282,26 +276,6 @@ class SharedCache:
             LOGGER.info("%s", error)
             return False
         return True
-
-    def _require_whole(self, name: str, descriptor: int) -> None:
-        """Refuse a file that is not as long as its writer recorded."""
-        record = self._record(name)
-        facts = self._storage.facts_open(name, descriptor)
-        if record is None or record.inode != facts.inode:
-            return
-        if record.size != facts.size:
-            raise DamagedError(
-                f"{name} has {facts.size} bytes and had {record.size} when it "
-                "was published: take it out of use, then remove it by hand"
-            )
-
-    def _record(self, name: str) -> Published | None:
-        data = self._storage.digest_read(name)
-        if data is None:
-            return None
-        text = data
-        read = codec.readable(lambda: digests.from_record(codec.from_text(text)))
-        return None if isinstance(read, Unreadable) else read
 
     def _restored(self, want: Wanted) -> bool:
         """Have the agent restore what lies in quarantine; whether it did in time.
@@ -396,7 +370,7 @@ class SharedCache:
         facts = storage.partial_settle(partial.name, partial.descriptor)
         if facts.size != size:
             raise DamagedError(f"{partial.name} was written to by somebody else")
-        self._note(Published(name, facts.inode, size, digest))
+        self._records.note(Published(name, facts.inode, size, digest))
         if wanted(request.image_id, request.kind, self._schema()) != want:
             # Finalized meanwhile: an old name must not appear any more.
             return None
@@ -412,14 +386,6 @@ class SharedCache:
         storage.settle_base(f"publish {name}")
         storage.partial_remove(partial.name)
         return self._hold_locked(name)
-
-    def _note(self, published: Published) -> None:
-        """Record a digest; a file without one is as good, but cannot be verified."""
-        data = codec.to_text(digests.to_record(published))
-        try:
-            self._storage.digest_write(published.name, data)
-        except (StorageError, OutcomeUnknownError) as error:
-            LOGGER.warning("no digest of %s is recorded: %s", published.name, error)
 
     def _require_room(self, needed: int) -> None:
         try:

@@ -134,7 +134,12 @@ class Actor:
 
     def because(self) -> Because:
         """Return why this pass changes entries, for the audit trail."""
-        return Because(plan=self.plan, round=self.observed.seen.round)
+        seen = self.observed.seen
+        return Because(
+            plan=self.plan,
+            round=seen.round,
+            damaged={(o.name, o.inode): o.what for o in seen.damaged.values()},
+        )
 
     def rewrite(
         self, name: str, change: Change, because: Because | None = None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from sharedcache import inventory, ledger
 from sharedcache.core import codec
 from sharedcache.core.brakecodec import BrakeNote
+from sharedcache.core.damage import Damage
 from sharedcache.core.gate import GateFacts, NodeView
 from sharedcache.core.inventory import OldNames, old_names
 from sharedcache.core.model import (
@@ -161,6 +162,7 @@ class Observer:
             approved=ledger.approval_of(head[ledger.APPROVAL], disk.now_ns),
             space=disk.space,
             remembered=ledger.memory_of(head[ledger.MEMORY]),
+            damaged=_damaged(head[ledger.DAMAGED]),
         )
         return Observed(
             seen=seen,
@@ -300,6 +302,12 @@ def _authorisation(record: Record | None, *, lost: bool) -> Authorisation:
         return Authorisation(version=NEVER)
     with ledger.reading("the authorisation"):
         return ledger.authorisation_of(record)
+
+
+def _damaged(record: Record | None) -> Mapping[str, Damage]:
+    """Read the orders; ones that cannot be read let nothing be taken sooner."""
+    found = ledger.damaged_of(record)
+    return {} if isinstance(found, Unreadable) else found
 
 
 def _strangers(

@@ -148,6 +148,9 @@ class Purger:
         for entry in entries:
             self.actor.await_turn()
             self.actor.may_go_on()
+            self._forget(entry)
+            # That may have taken long; the lease is looked at last.
+            self.actor.may_go_on()
             try:
                 self.world.storage.purge(authorisation.epoch, entry.leaf)
             except NameMissingError:
@@ -164,6 +167,22 @@ class Purger:
             if self.result.count(entry):
                 self.world.journal.event("purged", file=entry.name, epoch=entry.epoch)
         return refused
+
+    def _forget(self, entry: ManifestEntry) -> None:
+        """Drop the digest record of a file whose last name goes.
+
+        Before that, while nothing else can have its inode's number: a record that
+        stayed would one day be taken for another file's.  No unlink waits for it.
+        """
+        base = entry.baseline
+        if base is None or base.links != 1:
+            return
+        try:
+            self.world.storage.digest_drop(entry.name, base.inode)
+        except (StorageError, OutcomeUnknownError) as error:
+            self.world.journal.event(
+                "digest-record-left", file=entry.name, inode=base.inode, error=error
+            )
 
     def resume(self) -> bool:
         """Finish an authorisation that an earlier pass of this epoch left standing.

@@ -9,6 +9,7 @@ from typing import TypeVar
 from sharedcache import ledger
 from sharedcache.cleaner.act import Actor, Pacer
 from sharedcache.cleaner.brake import BrakeKeeper
+from sharedcache.cleaner.damage import DamageKeeper
 from sharedcache.cleaner.finalize import (
     RefusedError,
     finalize,
@@ -66,6 +67,7 @@ class CleanerService:
     observer: Observer = field(init=False)
     pacer: Pacer = field(init=False)
     trail: Trail = field(init=False)
+    damage: DamageKeeper = field(init=False)
     _next_pass: float = 0.0
     _next_raise: float = 0.0
     _standing: str = ""
@@ -81,6 +83,7 @@ class CleanerService:
         )
         self.pacer = Pacer(Pace(self.world.policy.rate_per_s))
         self.trail = Trail(self.world)
+        self.damage = DamageKeeper(self.world)
 
     def step(self) -> float:
         """Do what is due; return how long to wait at most, in seconds.
@@ -202,6 +205,7 @@ class CleanerService:
         if scan:
             self.harvest.tell_pass(self.world.journal, clock.boottime() - began)
             self.trail.tend(leadership, self.harvest.done)
+            self.damage.tend(leadership, observed)
         wait = 0.0 if again else policy.round_interval_s
         return max(0.0, min(wait, self._next_pass - clock.boottime()))
 

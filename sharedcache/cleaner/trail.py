@@ -8,7 +8,7 @@ come twice, after a crash or a lost answer, but none is missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sharedcache import audit
@@ -59,6 +59,7 @@ class Because:
     """Why entries change: the rules, and the plan and round of the pass.
 
     ``purged`` is the rule by which entries in ``authorised`` left for good.
+    ``damaged`` are the files, by name and inode, that were found damaged.
     """
 
     quarantined: str = "unused"
@@ -66,6 +67,14 @@ class Because:
     authorised: frozenset[str] = frozenset()
     plan: str | None = None
     round: int | None = None
+    damaged: Mapping[tuple[str, int], str] = field(default_factory=dict)
+
+    def why_taken(self, entry: ManifestEntry) -> str:
+        """Return the rule by which one entry was quarantined."""
+        if entry.baseline is None:
+            return self.quarantined
+        found = self.damaged.get((entry.name, entry.baseline.inode))
+        return self.quarantined if found is None else f"damaged and unused: {found}"
 
 
 def doer(world: CleanerWorld, epoch: int) -> Doer:
@@ -82,8 +91,11 @@ def entry_acts(leadership: Leadership, what: Changes, because: Because) -> list[
         plan=because.plan,
         round=because.round,
     )
+    taken: dict[str, list[ManifestEntry]] = {}
+    for entry in what.quarantined:
+        taken.setdefault(because.why_taken(entry), []).append(entry)
     told: list[tuple[Deed, str, Sequence[ManifestEntry]]] = [
-        (Deed.QUARANTINED, because.quarantined, what.quarantined),
+        *((Deed.QUARANTINED, why, entries) for why, entries in taken.items()),
         (Deed.PURGED, because.purged, what.purged),
         (Deed.VANISHED, _VANISHED, what.vanished),
     ]

@@ -9,11 +9,11 @@ from sharedcache.cleaner import brake
 from sharedcache.cleaner.observe import Observed
 from sharedcache.core import rollout
 from sharedcache.core.gate import Gate, NodeView
-from sharedcache.core.holders import holders
+from sharedcache.core.holders import holders, users_of
 from sharedcache.core.inventory import Inventory, appeared
 from sharedcache.core.model import ManifestEntry, NodeState, Report, Rollout
 from sharedcache.core.names import Kind, classify
-from sharedcache.core.plan import Plan, Verdict, Why
+from sharedcache.core.plan import Observation, Plan, Verdict, Why
 
 _TIMED = ("grace", "name caches")
 
@@ -148,6 +148,7 @@ def status(observed: Observed, plan: Plan, cluster: str, time_s: float) -> Data:
             for one in holders(seen, plan)
         ],
         "caveats": _caveats(seen.facts.nodes),
+        "damaged": _damaged(seen),
         "space": _space(seen.space, plan),
         "brake": _brake(observed),
         "time": round(time_s, 3),
@@ -162,6 +163,24 @@ def _caveats(nodes: Iterable[NodeView]) -> list[Data]:
             for what in view.report.caveats:
                 said.setdefault(what, []).append(view.node)
     return [{"what": what, "nodes": said[what]} for what in sorted(said)]
+
+
+def _damaged(seen: Observation) -> list[Data]:
+    """Tell of the files that were found damaged, with their users."""
+    here = set(zip(seen.files.names, seen.files.inodes, strict=True))
+    users = users_of(seen, seen.damaged)
+    return [
+        {
+            "name": one.name,
+            "bytes": one.size,
+            "where": "cache" if (name, one.inode) in here else "quarantine",
+            "users": list(users[name]),
+            "found_by": one.by,
+            "found_at": round(one.at, 3),
+            "what": one.what,
+        }
+        for name, one in sorted(seen.damaged.items())
+    ]
 
 
 def _space(space: tuple[int, int] | None, made: Plan) -> Data:

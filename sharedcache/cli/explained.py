@@ -12,6 +12,7 @@ from rich.text import Text
 from sharedcache.cleaner import ask
 from sharedcache.cli import data, output, views
 from sharedcache.cli.data import Data
+from sharedcache.core.damage import Damage
 from sharedcache.core.explain import EntryStory, Explanation, FileStory
 from sharedcache.core.gate import Gate
 from sharedcache.core.model import NANOSECONDS, Report
@@ -83,14 +84,19 @@ def _file(story: FileStory, evidence: Evidence, time_s: float) -> Data:
     return {
         "bytes": story.size,
         "verdict": story.verdict.label,
-        "reason": obstacles[0]["rule"] if obstacles else "unused",
+        "reason": obstacles[0]["rule"] if obstacles else story.why.label,
         "modified_ns": story.mtime_ns,
         "age_s": _seconds(story.age_ns),
         "min_age_s": _seconds(story.min_age_ns),
         "links": story.links,
         "links_in_quarantine": story.own_links,
         "obstacles": obstacles,
+        "damage": None if story.damage is None else _damage(story.damage),
     }
+
+
+def _damage(found: Damage) -> Data:
+    return {"what": found.what, "by": found.by, "at": round(found.at, 3)}
 
 
 def _entry(story: EntryStory, evidence: Evidence, time_s: float) -> Data:
@@ -244,6 +250,8 @@ def _facts(said: Data) -> Iterator[tuple[str, object]]:
         if file["min_age_s"] is not None:
             age, least = (spell(int(file[k] * NANOSECONDS)) for k in _AGES)
             yield "untouched for", f"{age} (its kind must be for {least})"
+        if file["damage"] is not None:
+            yield "found damaged", f"{file['damage']['what']} ({file['damage']['by']})"
         ours = file["links_in_quarantine"]
         yield "names of its inode", f"{file['links']}, {ours} of them in quarantine"
     if said["where"]:

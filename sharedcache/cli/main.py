@@ -36,6 +36,7 @@ _LAZY = {
     "history": f"{_COMMANDS}.history:history",
     "fetch": f"{_COMMANDS}.fetch:fetch",
     "prefetch": f"{_COMMANDS}.fetch:prefetch",
+    "verify": f"{_COMMANDS}.verify:verify",
     "demo": "sharedcache.cli.demo.command:demo",
 }
 

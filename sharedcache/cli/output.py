@@ -16,11 +16,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TransferSpeedColumn,
 )
 from rich.table import Table
 from rich.text import Text
@@ -182,6 +185,16 @@ def stdout() -> Console:
 def stderr() -> Console:
     """Return a console for what a question is about, apart from the result."""
     return Console(stderr=True, highlight=False)
+
+
+def byte_columns() -> tuple[ProgressColumn, ...]:
+    """Return the columns of a bar that counts bytes."""
+    return (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
 
 
 @contextmanager

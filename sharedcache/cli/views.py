@@ -113,6 +113,7 @@ def status_parts(data: Data) -> Iterator[RenderableType]:
     )
     yield from gate_parts(data["gate"])
     yield from _caveats(data["caveats"])
+    yield from _damaged(data["damaged"])
     yield from _holders(data["held_back_by_node"])
     others = [o for o in data["held_back"] if not o["by"].startswith(_OF_NODES)]
     if others:
@@ -140,6 +141,20 @@ def _caveats(caveats: list[Data]) -> Iterator[RenderableType]:
     yield Text("Worth knowing:")
     made = [[one["what"], some(one["nodes"])] for one in caveats]
     yield output.table_of(("what", "nodes"), made)
+
+
+def _damaged(damaged: list[Data]) -> Iterator[RenderableType]:
+    if not damaged:
+        return
+    yield Text("Found damaged, and taken once nobody uses it:", style="red")
+    made = [
+        [one["name"], output.size(one["bytes"]), one["where"], some(one["users"])]
+        for one in damaged[:SHOWN_HOLDERS]
+    ]
+    more = len(damaged) - SHOWN_HOLDERS
+    if more > 0:
+        made.append([f"and {more} more (-f json has all)", "", "", ""])
+    yield output.table_of(("name", "size", "where", "used by"), made)
 
 
 def _holders(holders: list[Data]) -> Iterator[RenderableType]:

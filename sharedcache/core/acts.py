@@ -48,6 +48,10 @@ class Deed(enum.StrEnum):
     HOLD_ADDED = "hold-added"
     HOLD_REMOVED = "hold-removed"
     RECOVERED = "recovered"
+    FOUND_DAMAGED = "found-damaged"
+    """A file's content is not what was recorded; ``verify`` ordered it away."""
+    FOUND_WHOLE = "found-whole"
+    """A file that was found damaged is whole again: its order was withdrawn."""
 
 
 class By(enum.StrEnum):

@@ -61,7 +61,7 @@ def check_plan(policy: CleanerPolicy, seen: Observation, plan: Plan) -> None:
     scene = _Scene(seen)
     for taking in plan.take:
         _check_taking(scene, taking)
-        _check_times(policy, seen, taking)
+        _check_times(policy, scene, taking)
     if len({taking.name for taking in plan.take}) != len(plan.take):
         raise PlanRejectedError("the plan takes a name twice")
     for renewing in plan.renew:
@@ -124,6 +124,17 @@ class _Scene:
         if copy is not None and copy[1] in self._originals:
             return True
         return name in self._names
+
+    def is_spoilt(self, name: str) -> bool:
+        """Whether an order names this file, of this size, unused since."""
+        if name not in self.seen.damaged:
+            return False
+        order, row, files = self.seen.damaged[name], self.rows[name], self.seen.files
+        return (
+            order.mtime_ns == files.mtimes_ns[row]
+            and order.inode == files.inodes[row]
+            and order.size == files.sizes[row]
+        )
 
     def names_it_whole(self, row: int) -> bool:
         """Whether a partial file is the very file that bears its whole name."""
@@ -300,9 +311,11 @@ def _check_taking(scene: _Scene, taking: Taking) -> None:
         raise PlanRejectedError(f"{name} is being taken or restored already")
 
 
-def _check_times(policy: CleanerPolicy, seen: Observation, taking: Taking) -> None:
+def _check_times(policy: CleanerPolicy, scene: _Scene, taking: Taking) -> None:
+    seen = scene.seen
     name, age_ns = taking.name, seen.storage_now_ns - taking.mtime_ns
-    if age_ns < int(_least_age_s(policy, name) * _SECOND_NS):
+    young = age_ns < int(_least_age_s(policy, name) * _SECOND_NS)
+    if young and not scene.is_spoilt(name):
         raise PlanRejectedError(f"{name} is only {age_ns / _SECOND_NS:.0f} s old")
     for view in seen.facts.nodes:
         report = view.report

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from sharedcache.core import names
 from sharedcache.core.codec import Fields, RecordError
 
 LENGTHS = {"md5": 32, "sha1": 40, "sha256": 64, "sha384": 96, "sha512": 128}
@@ -14,6 +15,8 @@ DEFAULT_ALGORITHM = "sha256"
 """What is computed where the caller knows no digest."""
 
 _HEX = re.compile(r"[0-9a-f]+\Z")
+_RECORD = re.compile(r"(?P<name>.+)\.(?P<inode>[1-9][0-9]{0,19})\Z", re.ASCII)
+_MAX_DAMAGE = 500
 
 
 class DigestError(ValueError):
@@ -46,16 +49,21 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a writer recorded of the file that it published.
+    """What is recorded of a file: by its writer, or later by ``verify``.
 
     The record is about the file of this inode; another one that bears the name
-    since, an unmodified Nova's say, has none.  ``size`` is in bytes.
+    since, an unmodified Nova's say, has none.  ``size`` is in bytes.  ``later``
+    tells that the digest was taken of what lay there, and not at publication.
+    ``damage`` says what ``verify`` found instead, and is empty while it found the
+    file whole, or has not looked.
     """
 
     name: str
     inode: int
     size: int
     digest: Digest
+    later: bool = False
+    damage: str = ""
 
 
 def to_record(published: Published) -> dict[str, object]:
@@ -65,6 +73,8 @@ def to_record(published: Published) -> dict[str, object]:
         "inode": published.inode,
         "size": published.size,
         "digest": str(published.digest),
+        "later": published.later,
+        "damage": published.damage[:_MAX_DAMAGE],
     }
 
 
@@ -80,4 +90,23 @@ def from_record(values: object) -> Published:
         fields.integer("inode", most=2**64 - 1),
         fields.integer("size"),
         digest,
+        later=fields.flag("later", default=False),
+        damage=fields.text("damage", ""),
     )
+
+
+def record_name(name: str, inode: int) -> str:
+    """Name of the record of one file, which is found by name and inode.
+
+    A file that is fetched again has another inode, and so a record of its own:
+    nobody who takes one away can mean the other.
+    """
+    return f"{name}.{inode}"
+
+
+def parse_record_name(record: str) -> tuple[str, int] | None:
+    """Read (cache name, inode) back; ``None`` for what is no record's name."""
+    match = _RECORD.match(record)
+    if match is None or names.classify(match["name"]) is names.Kind.UNRECOGNISED:
+        return None
+    return match["name"], int(match["inode"])

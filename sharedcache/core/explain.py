@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sharedcache.core import names
+from sharedcache.core.damage import Damage
 from sharedcache.core.gate import NodeView
 from sharedcache.core.model import ManifestEntry, Report, UseIndex, Uses
 from sharedcache.core.names import Kind
@@ -20,7 +21,7 @@ from sharedcache.core.obstacles import (
     own_links,
 )
 from sharedcache.core.obstacles_quarantine import entry_obstacles
-from sharedcache.core.plan import Observation, Plan, Verdict
+from sharedcache.core.plan import Observation, Plan, Verdict, Why
 from sharedcache.core.policy import CleanerPolicy
 
 
@@ -28,7 +29,8 @@ from sharedcache.core.policy import CleanerPolicy
 class FileStory:
     """A file in ``_base``.  Ages in nanoseconds on the storage's clock.
 
-    ``own_links`` counts the names that its inode has in quarantine.
+    ``own_links`` counts the names that its inode has in quarantine.  ``damage`` is
+    what was found of this very file, used since or not.
     """
 
     row: int
@@ -40,7 +42,9 @@ class FileStory:
     own_links: int
     regular: bool
     verdict: Verdict
+    why: Why
     obstacles: tuple[Obstacle, ...]
+    damage: Damage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,7 @@ def _file(court: Court, row: int) -> FileStory:
     files, seen = court.seen.files, court.seen
     kind = Kind(files.kinds[row])
     recognised = kind is not Kind.UNRECOGNISED
+    order = seen.damaged.get(files.names[row])
     return FileStory(
         row=row,
         size=files.sizes[row],
@@ -145,5 +150,7 @@ def _file(court: Court, row: int) -> FileStory:
         own_links=own_links(seen, files.inodes[row]),
         regular=bool(files.regular[row]),
         verdict=Verdict(court.plan.verdicts[row]),
+        why=Why(court.plan.whys[row]),
         obstacles=tuple(file_obstacles(court, row)),
+        damage=order if order and order.inode == files.inodes[row] else None,
     )

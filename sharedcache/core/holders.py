@@ -11,6 +11,7 @@ from sharedcache.core.model import (
     EntryState,
     ManifestEntry,
     NodeState,
+    Report,
     UseIndex,
 )
 from sharedcache.core.plan import Observation, Plan
@@ -130,3 +131,19 @@ def _add_awaited(
     for number, waiting in by_round.items():
         for node in lagging(max(seen.round, number), heard):
             loads[node].add("awaited", waiting)
+
+
+def users_of(seen: Observation, wanted: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Tell for each cache name which nodes' last reports name it, in their window.
+
+    A node without a readable report is not named: it says nothing.
+    """
+    found: dict[str, list[str]] = {name: [] for name in wanted}
+    for view in seen.facts.nodes if found else ():
+        if not isinstance(view.report, Report):
+            continue
+        used = UseIndex.over((view.report.now, view.report.since))
+        for name, nodes in found.items():
+            if used.covers(name):
+                nodes.append(view.node)
+    return {name: tuple(nodes) for name, nodes in found.items()}

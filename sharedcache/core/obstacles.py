@@ -20,6 +20,7 @@ from sharedcache.core.model import (
 )
 from sharedcache.core.names import Kind, lock_name
 from sharedcache.core.plan import Observation, Plan
+from sharedcache.core.planner import found_damaged
 from sharedcache.core.policy import CleanerPolicy
 
 SHOWN = 5
@@ -272,6 +273,8 @@ def _published(files: FileTable, row: int) -> bool:
 
 def _young(court: Court, row: int) -> Iterator[Obstacle]:
     files, seen = court.seen.files, court.seen
+    if found_damaged(seen, row):
+        return
     least_ns = court.policy.min_age_ns(Kind(files.kinds[row]))
     left_ns = least_ns - (seen.storage_now_ns - files.mtimes_ns[row])
     if left_ns > 0:

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sharedcache.core.damage import Damage
 from sharedcache.core.gate import Gate, GateFacts
 from sharedcache.core.model import (
     FileTable,
@@ -45,6 +46,8 @@ class Why(enum.IntEnum):
     UNUSED = 10
     WAITING = 11
     CONFIRMED = 12
+    DAMAGED = 13
+    """Unused and found damaged: taken without regard to its age."""
 
     @property
     def label(self) -> str:
@@ -96,6 +99,7 @@ class Observation:
     ``remembered`` is what leaders remember of the nodes' uses, by node.
     ``begun`` are the files of an approved plan that this leader has begun to
     carry out and whose approval stands: what is left of it is approved too.
+    ``damaged`` are the orders of files that were found damaged, by name.
     """
 
     facts: GateFacts
@@ -109,6 +113,7 @@ class Observation:
     space: tuple[int, int] | None = None
     remembered: Mapping[str, Remembered] | Unreadable = field(default_factory=dict)
     begun: frozenset[str] = frozenset()
+    damaged: Mapping[str, Damage] = field(default_factory=dict)
 
     @property
     def entries(self) -> Iterator[ManifestEntry]:

@@ -208,6 +208,9 @@ def _oldest_report_ns(facts: GateFacts, counts: Callable[[NodeView], bool]) -> i
     )
 
 
+_TAKEN = frozenset({Why.UNUSED, Why.DAMAGED})
+
+
 def _judge_files(
     policy: CleanerPolicy, seen: Observation, gate: Gate
 ) -> tuple[array[int], array[int]]:
@@ -219,7 +222,7 @@ def _judge_files(
     for row in range(count):
         why = _judge_file(seen, ground, gate, row)
         whys[row] = why
-        if why is Why.UNUSED:
+        if why in _TAKEN:
             verdicts[row] = Verdict.QUARANTINE
     return verdicts, whys
 
@@ -244,11 +247,25 @@ def _judge_file(  # noqa: PLR0911 - the table of rules, one return a rule
     own = 1 + ground.links[files.inodes[row]] + (name in ground.twins)
     if files.links[row] != own:
         return Why.LINKED
-    if mtime_ns > ground.youngest_ns[kind]:
+    damaged = found_damaged(seen, row)
+    if mtime_ns > ground.youngest_ns[kind] and not damaged:
         return Why.TOO_YOUNG
     if mtime_ns >= ground.oldest_ns:
         return Why.REPORT_OLDER
-    return Why.UNUSED
+    return Why.DAMAGED if damaged else Why.UNUSED
+
+
+def found_damaged(seen: Observation, row: int) -> bool:
+    """Whether this very state of a file was found damaged.
+
+    One that was touched or written to since was used or mended: the order is not
+    about it any more.
+    """
+    files = seen.files
+    order = seen.damaged.get(files.names[row])
+    return order is not None and order.is_of(
+        files.inodes[row], files.sizes[row], files.mtimes_ns[row]
+    )
 
 
 def _wants_fresh_reports(
@@ -269,7 +286,10 @@ def _wants_fresh_reports(
             why == Why.REPORT_OLDER
             or (
                 why == Why.USED
-                and files.mtimes_ns[row] <= youngest_ns[files.kinds[row]]
+                and (
+                    files.mtimes_ns[row] <= youngest_ns[files.kinds[row]]
+                    or found_damaged(seen, row)
+                )
                 and not lasting.covers(files.names[row])
             )
         )

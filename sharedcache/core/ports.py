@@ -307,6 +307,15 @@ class Storage(Protocol):
     def local_locks(self) -> str:
         """Name what keeps locks on this host, a mount's option; empty if nothing."""
 
+    def digest_list(self) -> dict[tuple[str, int], int]:
+        """List the digest records by name and inode, with their times (nanoseconds).
+
+        A record's time is when its file was last found to be as recorded.
+        """
+
+    def digest_drop(self, name: str, inode: int) -> None:
+        """Remove the digest record of a file that goes; harmless if there is none."""
+
     def epochs(self) -> dict[int, bool]:
         """List the epochs; the value tells whether one is sealed."""
 

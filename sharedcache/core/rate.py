@@ -1,4 +1,4 @@
-"""The pace of renames and unlinks: a token bucket that holds one token."""
+"""The pace of renames and unlinks, and of bytes read: buckets of one token."""
 
 from __future__ import annotations
 
@@ -32,3 +32,35 @@ class Pace:
     def stepped(self, now: float) -> Pace:
         """Return the pace after a step at ``now``."""
         return Pace(self.rate_per_s, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """When the next bytes may be read, so that no more than a rate are read.
+
+    ``rate_per_s`` in bytes, 0 for no limit.  In any span of ``s`` seconds at most
+    ``s * rate_per_s`` bytes are read, and one piece; a pause is never made up for.
+    ``due`` is when the next piece may begin, in seconds on the caller's clock.
+    """
+
+    rate_per_s: float
+    due: float | None = None
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until the next piece may be read, 0 for at once."""
+        if self.due is None:
+            return 0.0
+        return max(0.0, self.due - now)
+
+    def after(self, size: int, now: float) -> Flow:
+        """Return the flow after a piece of so many bytes, begun at ``now``."""
+        if not self.rate_per_s:
+            return self
+        begun = now if self.due is None else max(self.due, now)
+        return Flow(self.rate_per_s, begun + size / self.rate_per_s)
+
+    def piece(self, most: int) -> int:
+        """How many bytes to read at a time: about a tenth of a second's worth."""
+        if not self.rate_per_s:
+            return most
+        return max(1, min(most, int(self.rate_per_s / 10)))

@@ -203,6 +203,24 @@ class StorageContract(EpochContract):
         assert size > 0
         assert store.name_cache_s() >= 0
 
+    # Digest records.
+
+    def test_digest_records_are_of_one_file_each(
+        self, world: World, store: Storage
+    ) -> None:
+        """Found by name and inode; dropping one leaves that of another file."""
+        assert store.digest_list() == {}
+        store.digest_drop(IMAGE, 7)
+        world.record(IMAGE, 7)
+        world.record(IMAGE, 8)
+        world.record(KERNEL, 7)
+        found = store.digest_list()
+        assert set(found) == {(IMAGE, 7), (IMAGE, 8), (KERNEL, 7)}
+        assert all(time_ns > 10**18 for time_ns in found.values())
+        for _ in range(2):
+            store.digest_drop(IMAGE, 7)
+            assert set(store.digest_list()) == {(IMAGE, 8), (KERNEL, 7)}
+
     # Names.
 
     @pytest.mark.parametrize("bad", BAD_NAMES)
@@ -215,6 +233,7 @@ class StorageContract(EpochContract):
             lambda s, bad: s.facts(bad),
             lambda s, bad: s.touch(bad),
             lambda s, bad: s.locked(bad),
+            lambda s, bad: s.digest_drop(bad, 1),
             lambda s, bad: s.quarantine(bad, 1, SECOND),
             lambda s, bad: s.quarantine(IMAGE, 1, bad),
             lambda s, bad: s.quarantined_facts(1, bad),

@@ -33,6 +33,9 @@ class World(Protocol):
     def plant(self, name: str, kind: str) -> None:
         """Make a `directory`, a `link` or a `fifo` in `_base`."""
 
+    def record(self, name: str, inode: int) -> None:
+        """Record a digest of a file, as a writer does."""
+
     def content(self, name: str) -> bytes | None:
         """Read a file of `_base`; `None` if there is none."""
 

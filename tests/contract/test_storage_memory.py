@@ -43,6 +43,10 @@ class MemoryWorld:
         """Make something that is no file."""
         self.disk.create(self.disk.base, name, self.disk.new_file(kind=kind))
 
+    def record(self, name: str, inode: int) -> None:
+        """Record a digest."""
+        self.disk.digests[name, inode] = self.disk.now_ns()
+
     def content(self, name: str) -> bytes | None:
         """Read a file."""
         found = self.disk.base.names.get(name)

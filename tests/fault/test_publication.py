@@ -15,6 +15,7 @@ from sharedcache.adapters.storage import (
     DirectoryStorage,
     control,
     descriptors,
+    digests,
     errors,
     writing,
 )
@@ -31,7 +32,16 @@ from tests.support.writers import CONTENT, QUICK, bound_base, giving, names_in, 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_MODULES = (control, descriptors, errors, writing, cache_files, partial, shared)
+_MODULES = (
+    control,
+    descriptors,
+    digests,
+    errors,
+    writing,
+    cache_files,
+    partial,
+    shared,
+)
 _CALLS = frozenset(
     {
         "open",

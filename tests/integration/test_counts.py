@@ -120,7 +120,7 @@ def test_an_idle_pass_writes_nothing_to_zookeeper(site: Site) -> None:
         cleaner.step()
     assert not {"SetData", "Create", "Delete", "Transaction"} & set(counts)
     assert counts["Sync"] == 1
-    assert counts["GetData"] <= 15
+    assert counts["GetData"] <= 16
     # One scan for all thirty files, and one witness for the one node.
     assert storage.counts == {
         "read_marker": 1,
@@ -134,11 +134,11 @@ def test_an_idle_pass_writes_nothing_to_zookeeper(site: Site) -> None:
     }
 
 
-def test_a_batch_costs_five_transactions_and_eight_steps_a_file(site: Site) -> None:
+def test_a_batch_costs_five_transactions_and_nine_steps_a_file(site: Site) -> None:
     """Two transactions quarantine a batch and three purge it, whatever its size.
 
     On the storage a file costs five steps on its way out of ``_base`` and
-    three on its way out of quarantine.
+    four on its way out of quarantine, the last but one of its digest record.
     """
     agent, cleaner = site.agent("n1"), site.cleaner("c1")
     eventually(lambda: reported(agent), 10.0, "a report")
@@ -173,6 +173,6 @@ def test_a_batch_costs_five_transactions_and_eight_steps_a_file(site: Site) -> N
     assert len(cleaner.harvest.purged.names) == files
     purging = {name: count for name, count in storage.counts.items() if count >= files}
     assert purging == dict.fromkeys(
-        ("quarantined_facts", "quarantined_locked", "purge"), files
+        ("quarantined_facts", "quarantined_locked", "digest_drop", "purge"), files
     )
     assert last == 3

@@ -156,6 +156,16 @@ def published(seen: Observation, row: int) -> int:
     )
 
 
+def spoilt(seen: Observation, row: int) -> bool:
+    """Whether somebody ordered this file, as it is now, to go for its damage."""
+    files = seen.files
+    now = (files.inodes[row], files.sizes[row], files.mtimes_ns[row])
+    return any(
+        (one.inode, one.size, one.mtime_ns) == now and one.name == files.names[row]
+        for one in seen.damaged.values()
+    )
+
+
 def may_take(policy: CleanerPolicy, seen: Observation, row: int) -> bool:
     """Whether the rules of "Quarantine X" allow this file, the brake apart."""
     files = seen.files
@@ -183,7 +193,7 @@ def may_take(policy: CleanerPolicy, seen: Observation, row: int) -> bool:
         not used_by_anybody(seen, name),
         name not in under_way,
         files.links[row] == 1 + len(own) + published(seen, row),
-        age_ns >= policy.min_age_s[RECOGNISED[name]] * SECOND,
+        age_ns >= policy.min_age_s[RECOGNISED[name]] * SECOND or spoilt(seen, row),
         all(mtime_ns < r.storage_time_ns for r in must_be_younger),
     ]
     return all(good)

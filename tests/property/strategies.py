@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from sharedcache.core.damage import Damage
 from sharedcache.core.gate import GateFacts, NodeView
 from sharedcache.core.inventory import ANY, Inventory, OldName
 from sharedcache.core.model import (
@@ -217,6 +218,22 @@ def observation(*nodes: NodeView, **changes: Any) -> Observation:
         "manifest": (),
     }
     return Observation(**{**fields, **changes})
+
+
+def damage(name: str = D1, **changes: Any) -> Damage:
+    """Build the order of a file as ``file_facts`` makes it, with changes."""
+    one = file_facts()
+    fields: dict[str, Any] = {
+        "name": name,
+        "inode": one.inode,
+        "size": one.size,
+        "mtime_ns": one.mtime_ns,
+        "recorded": f"md5:{'0' * 32}",
+        "found": f"md5:{'1' * 32}",
+        "by": "operator@desk",
+        "at": 1.0,
+    }
+    return Damage(**{**fields, **changes})
 
 
 def remembered(*cache_names: str, **changes: Any) -> Remembered:
@@ -445,6 +462,23 @@ def _memories(draw: st.DrawFn) -> dict[str, Remembered] | Unreadable:
 
 
 @st.composite
+def _damages(draw: st.DrawFn, files: FileTable) -> dict[str, Damage]:
+    """Draw orders: of files as they are, or as they were before a use."""
+    if draw(_OFTEN):
+        return {}
+    found: dict[str, Damage] = {}
+    for row, name in enumerate(files.names):
+        if draw(_OFTEN):
+            found[name] = damage(
+                name,
+                inode=files.inodes[row] + (not draw(_MOST)),
+                size=files.sizes[row] + (not draw(_MOST)),
+                mtime_ns=files.mtimes_ns[row] - (not draw(_MOST)),
+            )
+    return found
+
+
+@st.composite
 def worlds(draw: st.DrawFn) -> World:
     """Draw a world; most have nothing that closes the whole gate."""
     mood = draw(st.sampled_from(("tidy", "tidy", "gone", "calm", "wild")))
@@ -492,5 +526,6 @@ def worlds(draw: st.DrawFn) -> World:
         name_cache_s=draw(st.sampled_from((0.0, 0.0, 10.0))),
         space=draw(st.sampled_from((None, (1000, 100), (1000, 99), (0, 0)))),
         remembered=draw(_memories()),
+        damaged=draw(_damages(files)),
     )
     return World(policy, seen)

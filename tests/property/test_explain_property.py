@@ -63,7 +63,8 @@ def _rules_by_the_design(
         yield Rule.OUTCOME_OPEN
     if files.links[row] != 1 + len(own) + oracle.published(seen, row):
         yield Rule.LINKED
-    if seen.storage_now_ns - mtime_ns < policy.min_age_s[RECOGNISED[name]] * SECOND:
+    least_ns = policy.min_age_s[RECOGNISED[name]] * SECOND
+    if seen.storage_now_ns - mtime_ns < least_ns and not oracle.spoilt(seen, row):
         yield Rule.TOO_YOUNG
     if any(
         isinstance(v.report, Report)

@@ -96,7 +96,10 @@ def test_every_file_and_entry_gets_one_answer(world: World) -> None:
     assert len(plan.verdicts) == len(plan.whys) == len(seen.files)
     for row, name in enumerate(seen.files.names):
         taken = plan.verdicts[row] == Verdict.QUARANTINE
-        assert taken == (plan.whys[row] == Why.UNUSED) == (name in _taken(plan))
+        unused = plan.whys[row] in {Why.UNUSED, Why.DAMAGED}
+        assert taken == unused == (name in _taken(plan))
+        if plan.whys[row] == Why.DAMAGED:
+            assert oracle.spoilt(seen, row)
         strange = plan.whys[row] == Why.UNRECOGNISED
         assert strange == (seen.files.kinds[row] == Kind.UNRECOGNISED)
         assert strange == (name not in RECOGNISED)

@@ -82,6 +82,7 @@ class MemoryDisk:
         self.nodes: Folder | None = None
         self.epochs: Folder | None = None
         self.full = False
+        self.digests: dict[tuple[str, int], int] = {}
         self.on_removal: Callable[[Removal], None] | None = None
 
     def now_ns(self) -> int:

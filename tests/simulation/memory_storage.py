@@ -272,6 +272,14 @@ class MemoryStorage:
         used = sum(BLOCK + len(i.data) for _, _, i in self.disk.everything())
         return SIZE_BYTES, 0 if self.disk.full else max(0, SIZE_BYTES - used)
 
+    def digest_list(self) -> dict[tuple[str, int], int]:
+        """See the port."""
+        return dict(self.disk.digests)
+
+    def digest_drop(self, name: str, inode: int) -> None:
+        """See the port."""
+        self.disk.digests.pop((cache_entry(name), inode), None)
+
     def name_cache_s(self) -> float:
         """See the port."""
         return self.mount.cache_s

@@ -60,6 +60,7 @@ STORAGE_CHANGES = frozenset(
         "witness_touch",
         "touch",
         "write_schema",
+        "digest_drop",
     }
 )
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharedcache.cleaner.act import LOOK_S, Pacer
-from sharedcache.core.rate import Pace
+from sharedcache.core.rate import Flow, Pace
 
 
 class TurnedClock:
@@ -87,3 +87,28 @@ def test_who_waits_for_his_turn_looks_at_the_stop_flag_often() -> None:
     assert clock.now == pytest.approx(100.0 + 3 * LOOK_S)
     # The step was not made, so it is not counted.
     assert pacer.pace.last == 100.0
+
+
+def test_bytes_flow_no_faster_than_the_rate() -> None:
+    """In any span at most its seconds times the rate, and one piece."""
+    flow, now, read = Flow(1000.0), 50.0, []
+    for _ in range(40):
+        now += flow.wait_s(now)
+        read.append((now, flow.piece(2**20)))
+        flow = flow.after(read[-1][1], now)
+        now += 0.01
+    assert {size for _, size in read} == {100}
+    for first, (start, _) in enumerate(read):
+        for last in range(first, len(read)):
+            total = sum(size for _, size in read[first : last + 1])
+            assert total <= (read[last][0] - start) * 1000.0 + 100 + 1e-6
+
+
+def test_a_pause_of_the_reading_is_not_made_up_for() -> None:
+    """After an hour without reading the next piece costs as much as ever."""
+    flow = Flow(1000.0).after(100, 0.0)
+    assert flow.wait_s(3600.0) == 0.0
+    assert flow.after(100, 3600.0).wait_s(3600.0) == pytest.approx(0.1)
+    assert Flow(0.0).after(10**12, 0.0).wait_s(0.0) == 0.0
+    assert Flow(0.0).piece(7) == 7
+    assert Flow(1.0).piece(7) == 1

@@ -13,12 +13,7 @@ import stat
 from contextlib import suppress
 
 from sharedcache.adapters.storage.cache import CacheFiles
-from sharedcache.adapters.storage.control import (
-    ControlFiles,
-    make_directory,
-    read_file,
-    written_apart,
-)
+from sharedcache.adapters.storage.control import ControlFiles
 from sharedcache.adapters.storage.descriptors import (
     DIRECTORY,
     FILE,
@@ -26,11 +21,10 @@ from sharedcache.adapters.storage.descriptors import (
     cache_entry,
     facts_of,
     listing,
-    open_directory,
     opened,
-    plain,
     shown,
 )
+from sharedcache.adapters.storage.digests import DigestFiles
 from sharedcache.adapters.storage.errors import changing, reading, settle
 from sharedcache.adapters.storage.qemu_locks import hold
 from sharedcache.core import names
@@ -39,10 +33,9 @@ from sharedcache.core.ports import NameMissingError, StorageError
 from sharedcache.core.wanted import partial_of
 
 _CACHE_FILE_MODE = 0o644
-_DIGESTS = "digests"
 
 
-class WriterDirectory(ControlFiles, CacheFiles):
+class WriterDirectory(ControlFiles, CacheFiles, DigestFiles):
     """The shared directory as a writer sees it.
 
     ``base`` is the path of the image cache directory.  Safe for threads.
@@ -175,40 +168,6 @@ class WriterDirectory(ControlFiles, CacheFiles):
                         if any(_is_of(leaf, name) for leaf in listing(epochs, epoch)):
                             return True
             return False
-
-        return self._read(call)
-
-    def digest_write(self, name: str, data: bytes) -> None:
-        """Replace the digest record of a cache name, atomically and durably."""
-        cache_entry(name)
-        with self._looking() as look:
-            control = look.control()
-            make_directory(control, _DIGESTS)
-            notes = open_directory(_DIGESTS, control)
-            try:
-                with (
-                    written_apart(notes, name, data) as temporary,
-                    changing(f"write the digest record of {shown(name)}"),
-                ):
-                    os.rename(temporary, name, src_dir_fd=notes, dst_dir_fd=notes)
-                settle(f"write the digest record of {shown(name)}", notes)
-            finally:
-                os.close(notes)
-
-    def digest_read(self, name: str) -> bytes | None:
-        """Read the digest record of a cache name; ``None`` if there is none."""
-        cache_entry(name)
-
-        def call(look: Look) -> bytes | None:
-            try:
-                notes = open_directory(_DIGESTS, look.control())
-            except NameMissingError:
-                return None
-            try:
-                found = read_file(notes, plain(name))
-            finally:
-                os.close(notes)
-            return None if found is None else found[0]
 
         return self._read(call)
 

@@ -13,13 +13,7 @@ from typing import TextIO
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import Progress
 
 from sharedcache.cache import (
     CacheError,
@@ -248,12 +242,7 @@ def _bars() -> Iterator[Tell]:
     if not sys.stderr.isatty():
         yield lambda _image: _nobody
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
+    columns = output.byte_columns()
     with Progress(*columns, console=output.stderr(), transient=True) as bars:
 
         def tell(image: str) -> fetchers.Watch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sharedcache import audit, ledger
-from sharedcache.cli import output
+from sharedcache.cli import amounts, output
 from sharedcache.cli.base import Given, common_options, connected, pass_given
 from sharedcache.core.acts import By, Deed, rows
 from sharedcache.core.model import Unreadable
@@ -25,24 +24,7 @@ if TYPE_CHECKING:
     from sharedcache.cli.data import Data
     from sharedcache.core.ports import Coordination
 
-_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_TIME = re.compile(r"(\d+(?:\.\d+)?)([smhdw])\Z")
-
 _COLUMNS = (("when (UTC)", 19), ("act", 13), ("by", 28), ("size", 9), ("name", 40))
-
-
-def _seconds(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> float | None:
-    """Read a length of time such as 90s, 30m, 2h, 7d or 4w."""
-    if value is None:
-        return None
-    match = _TIME.match(value)
-    if match is None:
-        raise click.BadParameter(
-            f"{value!r} is no time such as 90s, 30m, 2h, 7d", context, parameter
-        )
-    return float(match[1]) * _UNITS_S[match[2]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +48,7 @@ class Wanted:
 @click.argument("name", required=False)
 @click.option(
     "--since",
-    callback=_seconds,
+    callback=amounts.seconds,
     metavar="TIME",
     help="Only of this last time: 90s, 30m, 2h, 7d, 4w.",
 )

@@ -1,0 +1,77 @@
+"""Digests of cache files, as writers record and read them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from sharedcache.adapters.storage import WriterDirectory
+from sharedcache.cache.errors import DamagedError
+from sharedcache.core import codec, digests
+from sharedcache.core.digests import Published
+from sharedcache.core.model import FileFacts, Unreadable
+from sharedcache.core.ports import OutcomeUnknownError, StorageError
+
+LOGGER = logging.getLogger("sharedcache.cache")
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The records of one directory: by name and inode, needing no ZooKeeper."""
+
+    storage: WriterDirectory
+
+    def read(self, name: str, inode: int) -> Published | Unreadable | None:
+        """Read the record of one file; what is not about it counts as unreadable."""
+        try:
+            data = self.storage.digest_read(name, inode)
+        except StorageError as error:
+            return Unreadable(str(error))
+        if data is None:
+            return None
+        text = data
+        found = codec.readable(lambda: digests.from_record(codec.from_text(text)))
+        if isinstance(found, Published) and (found.name, found.inode) != (name, inode):
+            return Unreadable(f"it is about {found.name}, inode {found.inode}")
+        return found
+
+    def write(self, published: Published) -> None:
+        """Write a record; raises ``StorageError``, ``OutcomeUnknownError``."""
+        data = codec.to_text(digests.to_record(published))
+        name, inode = published.name, published.inode
+        self.storage.digest_write(name, inode, data)
+
+    def note(self, published: Published) -> None:
+        """Record a digest; a file without one is as good, but cannot be verified."""
+        try:
+            self.write(published)
+        except (StorageError, OutcomeUnknownError) as error:
+            LOGGER.warning("no digest of %s is recorded: %s", published.name, error)
+
+    def require_whole(self, name: str, facts: FileFacts) -> None:
+        """Refuse a file that is known not to be what its writer recorded.
+
+        A record that cannot be read says nothing, and no guest waits for one.
+        """
+        record = self.read(name, facts.inode)
+        if record is None:
+            return
+        if isinstance(record, Unreadable):
+            LOGGER.warning("the digest record of %s: %s", name, record.why)
+            return
+        if record.size != facts.size:
+            raise DamagedError(
+                f"{name} has {facts.size} bytes and had {record.size} when it was "
+                f"published: {_WAY_OUT.format(name=name)}"
+            )
+        if record.damage:
+            raise DamagedError(
+                f"{name} was found damaged, {record.damage}: "
+                f"{_WAY_OUT.format(name=name)}"
+            )
+
+
+_WAY_OUT = (
+    "`sharedcache verify {name}` looks again and orders it away; it goes once no "
+    "guest uses it, and is fetched anew then"
+)
