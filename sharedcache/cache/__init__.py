@@ -18,8 +18,9 @@ from sharedcache.cache.errors import (
     StorageFailedError,
     UnprotectedError,
 )
+from sharedcache.cache.limits import Limits
 from sharedcache.cache.partial import Fetch, Partial
-from sharedcache.cache.shared import DEFAULT_SOCKET, Limits, SharedCache
+from sharedcache.cache.shared import DEFAULT_SOCKET, SharedCache
 from sharedcache.core.digests import Digest, DigestError
 from sharedcache.core.wanted import (
     IMAGE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import stat
 import subprocess
 import time
 import urllib.error
@@ -44,7 +45,10 @@ def from_file(path: str | Path, watch: Watch = _nobody) -> Fetch:
     def fetch(partial: Partial) -> None:
         try:
             with Path(path).open("rb", buffering=0) as source:
-                total = Path(path).stat().st_size
+                status, total = os.fstat(source.fileno()), None
+                if stat.S_ISREG(status.st_mode):
+                    total = status.st_size
+                    partial.expect(total)
                 while data := source.read(CHUNK):
                     partial.write(data)
                     watch(partial.size, total)
@@ -127,17 +131,39 @@ class _Transfer:
             headers["Range"] = f"bytes={partial.size}-"
             headers["If-Range"] = validator
         request = urllib.request.Request(self._url, headers=headers)  # noqa: S310 - http(s) only, checked
-        with urllib.request.urlopen(request, timeout=self._timeout_s) as answer:  # noqa: S310 - the same
+        with _opener().open(request, timeout=self._timeout_s) as answer:
             resumed = answer.status == _PARTIAL_CONTENT
             if not resumed and partial.size:
                 partial.restart()
-            length = answer.headers.get("Content-Length")
-            total = None if length is None else int(length) + partial.size
+            total = None if answer.length is None else answer.length + partial.size
+            if total is not None:
+                partial.expect(total)
+            elif not (partial.checked or answer.chunked):
+                # It could break off, and nobody would know.
+                raise FetchError(
+                    f"{self._url} does not say how long it is: give its digest"
+                )
             found = _validator(answer.headers)
             while data := answer.read1(CHUNK):
                 partial.write(data)
                 self._watch(partial.size, total)
         return found or validator, total
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Return what opens HTTP(S) alone, wherever a server redirects to."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.UnknownHandler(),
+    ):
+        opener.add_handler(handler)
+    return opener
 
 
 def _validator(headers: http.client.HTTPMessage) -> str:

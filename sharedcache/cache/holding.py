@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from sharedcache.adapters.storage import WriterDirectory
 from sharedcache.adapters.uses_socket import AgentLink
+from sharedcache.cache.errors import StorageFailedError
 from sharedcache.core.ports import OutcomeUnknownError, StorageError
 
 LOGGER = logging.getLogger("sharedcache.cache")
@@ -50,8 +51,11 @@ class Keeper:
         self._stopped = False
 
     def add(self, hold: Hold) -> None:
-        """Keep a file from now on."""
+        """Keep a file from now on; ``StorageFailedError`` once this is stopped."""
         with self._wanted:
+            if self._stopped:
+                os.close(hold.descriptor)
+                raise StorageFailedError("the cache was closed")
             if not self._holds:
                 self._next_touch = time.monotonic() + self._touch_s
             self._holds.add(hold)
@@ -64,6 +68,9 @@ class Keeper:
     def drop(self, hold: Hold) -> None:
         """Keep a file no longer."""
         with self._wanted:
+            if hold not in self._holds:
+                # All was let go: its descriptor's number may mean another file.
+                return
             self._holds.discard(hold)
             # Under the same lock as the touching, so that no number of a
             # closed descriptor is touched after it means another file.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -11,6 +12,9 @@ from dataclasses import dataclass
 
 from sharedcache.adapters.novalock import NovaNameLocks
 from sharedcache.cache.errors import BusyError
+
+MOST_IDLE = 8
+"""Helpers that are kept for later; more are ended when they are done."""
 
 _ATTEMPT_S = 0.05
 _PAUSE_S = 0.02
@@ -36,6 +40,7 @@ class LockPool:
     def __init__(self, lock_dir: str) -> None:
         self._lock_dir = lock_dir
         self._guard = threading.Lock()
+        self._pid = os.getpid()
         self._idle: list[NovaNameLocks] = []
         self._closed = False
 
@@ -53,9 +58,12 @@ class LockPool:
             try:
                 yield lock
             finally:
-                lock.kept = locks.release()
+                # A child that leaves this block would let go what its parent holds.
+                if os.getpid() == self._pid:
+                    lock.kept = locks.release()
         finally:
-            self._put(locks)
+            if os.getpid() == self._pid:
+                self._put(locks)
 
     def close(self) -> None:
         """End every helper that is idle; one in use ends when it is given back."""
@@ -72,7 +80,7 @@ class LockPool:
 
     def _put(self, locks: NovaNameLocks) -> None:
         with self._guard:
-            if not self._closed:
+            if not self._closed and len(self._idle) < MOST_IDLE:
                 self._idle.append(locks)
                 return
         locks.close()

@@ -35,7 +35,8 @@ class Partial:
     ``write`` appends.  Whoever has another program write the file gives it
     ``path``, and calls ``progress`` meanwhile, or lets ``run`` do both.  A
     fetch that does neither for longer than the stall limit loses its turn.
-    ``foreign`` tells that another program may have written the file.
+    ``foreign`` tells that another program may have written the file, ``checked``
+    that the caller knows the size or the digest of the whole.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class Partial:
         algorithm: str = DEFAULT_ALGORITHM,
         stall_s: float,
         renew: Callable[[], bool],
-        room: Callable[[], None],
+        room: Callable[[int], None],
+        size: int | None = None,
+        checked: bool = False,
     ) -> None:
         self._path = path
         self.descriptor = descriptor
@@ -54,6 +57,8 @@ class Partial:
         self._stall_s = stall_s
         self._renew = renew
         self._room = room
+        self._wanted = size
+        self.checked = checked or size is not None
         self._hash = hashlib.new(algorithm, usedforsecurity=False)
         self._pool = ThreadPoolExecutor(1, "sharedcache-digest")
         self._written = 0
@@ -86,10 +91,13 @@ class Partial:
     def write(self, data: bytes | memoryview) -> int:
         """Append; return how much, which is all.
 
-        ``NoSpaceError`` or ``StorageFailedError`` if the storage refuses.
+        ``NoSpaceError`` or ``StorageFailedError`` if the storage refuses,
+        ``DamagedError`` for more than the whole is to have.
         """
         view = memoryview(data).cast("B")
         size = view.nbytes
+        if self._wanted is not None and self._written + size > self._wanted:
+            raise DamagedError(f"{self.name} gets more than {self._wanted} bytes")
         # The digest is computed while the storage takes the same bytes.
         hashing = self._pool.submit(self._hash.update, view)
         try:
@@ -116,8 +124,20 @@ class Partial:
         if now < self._next_renewal:
             return
         self.renew()
-        self._room()
+        self._room(0)
         self._next_renewal = now + self._stall_s / _RENEWALS
+
+    def expect(self, size: int) -> None:
+        """Say how many bytes the whole has, as soon as a source tells.
+
+        ``NoSpaceError`` if they would leave less free than the reserve,
+        ``DamagedError`` if the caller knows it otherwise.
+        """
+        if self._wanted not in (None, size):
+            raise DamagedError(
+                f"{self.name} is to have {self._wanted} bytes, not {size}"
+            )
+        self._room(max(0, size - self._written))
 
     def renew(self) -> None:
         """Renew the lock at once; ``LostLockError`` if it was lost."""
@@ -185,8 +205,11 @@ class Partial:
             return status.st_size, status.st_blocks, status.st_mtime_ns
         return 0, 0, 0
 
-    def finish(self, size: int | None, digest: Digest | None) -> tuple[int, Digest]:
-        """Check size and digest; return them.  ``DamagedError`` if they differ."""
+    def finish(self, digest: Digest | None) -> tuple[int, Digest]:
+        """Check size and digest; return them.  ``DamagedError`` if they differ.
+
+        Nothing at all is no file, unless the caller knows that it is to be empty.
+        """
         try:
             actual = os.fstat(self.descriptor).st_size
             if self.foreign or actual != self._written:
@@ -196,8 +219,10 @@ class Partial:
                 f"cannot read {self.name} again: {error.strerror}"
             ) from error
         found = Digest(self._algorithm, self._hash.hexdigest())
-        if size is not None and size != actual:
-            raise DamagedError(f"{self.name} has {actual} bytes, not {size}")
+        if self._wanted not in (None, actual):
+            raise DamagedError(f"{self.name} has {actual} bytes, not {self._wanted}")
+        if not actual and not self.checked:
+            raise DamagedError(f"the fetch of {self.name} gave nothing")
         if digest is not None and digest != found:
             raise DamagedError(f"{self.name} has digest {found}, not {digest}")
         return actual, found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -18,6 +19,8 @@ from sharedcache.adapters.storage import WriterDirectory
 from sharedcache.adapters.uses_socket import AgentLink
 from sharedcache.cache.binding import require_bound
 from sharedcache.cache.errors import (
+    BusyError,
+    CacheError,
     DamagedError,
     LostLockError,
     NotBoundError,
@@ -26,6 +29,7 @@ from sharedcache.cache.errors import (
     UnprotectedError,
 )
 from sharedcache.cache.holding import Hold, Keeper
+from sharedcache.cache.limits import Limits
 from sharedcache.cache.locking import LockPool, NameLock
 from sharedcache.cache.partial import Fetch, Partial, refuse_below
 from sharedcache.cache.records import Records
@@ -50,31 +54,6 @@ SLOWEST_BYTES_PER_S = 10e6
 
 _TRIES = 20
 _RESTORE_POLL_S = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of a writer.  Times in seconds, the reserve in percent.
-
-    ``touch_s`` must be well below the cleaner's shortest minimum age; a fetch
-    that makes no progress for ``stall_s`` loses its turn; nobody waits longer
-    than ``patience_s`` for others, or than ``restore_s`` for the agent.
-    """
-
-    touch_s: float = 300.0
-    stall_s: float = 60.0
-    patience_s: float = 1800.0
-    restore_s: float = 3.0
-    lock_hold_s: float = 5.0
-    reserve_percent: float = 2.0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work."""
-        times = (self.touch_s, self.stall_s, self.patience_s, self.lock_hold_s)
-        if min(times) <= 0 or self.restore_s < 0:
-            raise ValueError("times must be above 0 seconds")
-        if not 0 <= self.reserve_percent < 100:  # noqa: PLR2004 - percent
-            raise ValueError("reserve_percent must be from 0 to below 100")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +95,8 @@ class SharedCache:
         self._locks = LockPool(str(lock_path or self._base.parent / "locks"))
         self._agent = AgentLink(str(agent_socket))
         self._keeper = Keeper(self._storage, self._agent, self._limits.touch_s)
+        self._pid = os.getpid()
+        self._fetching = threading.local()
 
     def __enter__(self) -> Self:
         """Use the cache for the length of a block."""
@@ -126,7 +107,12 @@ class SharedCache:
         self.close()
 
     def close(self) -> None:
-        """Let everything go; nothing that was held is protected any more."""
+        """Let everything go; nothing that was held is protected any more.
+
+        In a child of this process it does nothing: what is held is its parent's.
+        """
+        if self._forked():
+            return
         self._keeper.stop()
         self._agent.close()
         self._locks.close()
@@ -154,12 +140,19 @@ class SharedCache:
             digest = Digest.parse(digest)
         until = time.monotonic() + self._limits.patience_s
         request = _Request(image_id, kind, fetch, size, digest, until)
+        if self._forked():
+            raise CacheError("this cache was opened before a fork: open a new one")
         with _as_cache_errors():
             hold = self._acquire(request)
         try:
             yield self._base / hold.name
         finally:
-            self._keeper.drop(hold)
+            if not self._forked():
+                self._keeper.drop(hold)
+
+    def _forked(self) -> bool:
+        """Whether this is a child of the process that opened the cache."""
+        return os.getpid() != self._pid
 
     def _acquire(self, request: _Request) -> Hold:
         asked = lost = False
@@ -303,13 +296,19 @@ class SharedCache:
     def _fetch(self, request: _Request, fetch: Fetch, want: Wanted) -> Hold | None:
         """Fetch under the name's lock; ``None`` if all must be looked at again."""
         name, stall_s = want.write, self._limits.stall_s
+        under_way: set[str] = self._fetching.__dict__.setdefault("names", set())
+        if name in under_way:
+            # It would wait for itself.
+            raise BusyError(f"the fetch of {name} asks for {name} itself")
         self._agent.use(name)
+        under_way.add(name)
         hold: Hold | None = None
         try:
             with self._locks.taken(name, request.until, stall_s) as lock:
                 hold = self._fetch_locked(request, fetch, want, lock)
             hold = self._only_if_kept(hold, lock)
         finally:
+            under_way.discard(name)
             if hold is None:
                 self._agent.release(name)
         if hold is not None:
@@ -338,7 +337,9 @@ class SharedCache:
                 else DEFAULT_ALGORITHM,
                 stall_s=limits.stall_s,
                 renew=lambda: lock.renew(limits.stall_s),
-                room=lambda: self._require_room(0),
+                room=self._require_room,
+                size=request.size,
+                checked=request.digest is not None,
             )
             with closing(partial):
                 fetch(partial)
@@ -353,8 +354,9 @@ class SharedCache:
             # Our own private name; what a crash leaves is collected when old.
             with suppress(OSError):
                 os.close(descriptor)
-            with suppress(StorageError, OutcomeUnknownError):
-                self._storage.partial_remove(private)
+            if not self._forked():
+                with suppress(StorageError, OutcomeUnknownError):
+                    self._storage.partial_remove(private)
 
     def _publish(
         self, request: _Request, want: Wanted, lock: NameLock, partial: Partial
@@ -364,7 +366,7 @@ class SharedCache:
         Durable first, named last: whoever sees the name sees all of the file.
         """
         name, storage, limits = want.write, self._storage, self._limits
-        size, digest = partial.finish(request.size, request.digest)
+        size, digest = partial.finish(request.digest)
         if not lock.renew(limits.stall_s + size / SLOWEST_BYTES_PER_S):
             partial.lose()
         facts = storage.partial_settle(partial.name, partial.descriptor)
@@ -376,6 +378,9 @@ class SharedCache:
             return None
         if not lock.renew(limits.lock_hold_s):
             partial.lose()
+        if not storage.bears(partial.name, partial.descriptor):
+            # What was read is not what would get the name.
+            raise DamagedError(f"{partial.name} was replaced while it was published")
         try:
             storage.partial_link(partial.name, name)
         except (NameExistsError, OutcomeUnknownError) as error:

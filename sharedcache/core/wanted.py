@@ -83,6 +83,8 @@ def wanted(
             f"schema {finalized_schema} is finalized, and this release knows schemas "
             f"up to {schemas.newest}: upgrade sharedcache on this host"
         )
+    if not isinstance(image_id, str | None):
+        raise WantedError(f"{image_id!r} is not an image id: it must be a text")
     if kind.of_image != (image_id is not None):
         what = "needs an image id" if kind.of_image else "is of no image"
         raise WantedError(f"a file of kind {kind.label} {what}")

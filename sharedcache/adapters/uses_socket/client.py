@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
@@ -35,9 +36,12 @@ class AgentLink:
         self._names: Counter[str] = Counter()
         self._socket: socket.socket | None = None
         self._not_before = 0.0
+        self._pid = os.getpid()
 
     def use(self, name: str) -> bool:
         """Declare a use; whether an agent took it."""
+        if self._forked():
+            return False
         with self._guard:
             self._names[name] += 1
             if self._socket is None:
@@ -46,6 +50,8 @@ class AgentLink:
 
     def release(self, name: str) -> None:
         """Take one declaration of a use back."""
+        if self._forked():
+            return
         with self._guard:
             if self._names[name] > 1:
                 self._names[name] -= 1
@@ -56,6 +62,8 @@ class AgentLink:
 
     def refresh(self) -> bool:
         """See that the agent is there; declare everything anew to a new one."""
+        if self._forked():
+            return False
         with self._guard:
             if not self._path or not self._names:
                 return False
@@ -65,9 +73,15 @@ class AgentLink:
 
     def close(self) -> None:
         """Take everything back."""
+        if self._forked():
+            return
         with self._guard:
             self._names.clear()
             self._drop()
+
+    def _forked(self) -> bool:
+        """Whether this is a child, whose words would count as the parent's own."""
+        return os.getpid() != self._pid
 
     def _connect(self) -> bool:
         """Connect and declare all that is used; called with the guard held."""
@@ -91,8 +105,9 @@ class AgentLink:
         if self._socket is None:
             return False
         try:
+            self._socket.settimeout(self._answer_s)
             self._socket.sendall(json.dumps({verb: name}).encode() + b"\n")
-            answer = _line_from(self._socket)
+            answer = _line_from(self._socket, self._answer_s)
         except OSError as error:
             self._drop()
             if isinstance(error, TimeoutError):
@@ -108,10 +123,17 @@ class AgentLink:
                 made.close()
 
 
-def _line_from(made: socket.socket) -> bytes:
-    """Receive one short line; raises ``OSError`` if none comes."""
-    answer = b""
+def _line_from(made: socket.socket, within_s: float) -> bytes:
+    """Receive one short line; raises ``OSError`` if none comes in time.
+
+    The time is for the whole line: an agent that gives it a byte at a time hangs.
+    """
+    answer, until = b"", time.monotonic() + within_s
     while not answer.endswith(b"\n"):
+        left_s = until - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the agent does not finish its answer")
+        made.settimeout(left_s)
         data = made.recv(_ANSWER_BYTES)
         if not data or len(answer) > _ANSWER_BYTES:
             raise ConnectionResetError("the agent hung up")
