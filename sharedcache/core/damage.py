@@ -2,7 +2,7 @@
 
 An order is durable, in ZooKeeper, and names one state of one file.  It lets the
 planner take that file before its minimum age, and lifts no other rule
-(``docs/decisions/0027-damaged-files.md``).
+(``docs/decisions/0028-damaged-files.md``).
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sharedcache.core.codec import RECORD_SCHEMA, Fields, RecordError
+from sharedcache.core.records import RECORD_SCHEMA, Fields, RecordError, unpacked
 
 MAX_ORDERS = 1000
 """Most orders that stand at a time: more damage than this is the storage's own,
 and a record of so many, with the longest names, still fits one znode."""
 
 _MAX_WHO = 100
+_FIELDS = frozenset(
+    ("schema", "name", "inode", "size", "mtime_ns", "recorded", "found", "by", "at")
+)
 _LARGEST = 2**63 - 1
 
 
@@ -28,7 +31,8 @@ class Damage:
     of last use is another one, it was used or mended since, and the order waits
     for the next look.  ``mtime_ns`` in nanoseconds on the storage's clock,
     ``size`` in bytes; ``recorded`` and ``found`` are digests, ``found`` empty
-    where the size alone told.  ``by`` is user@host, ``at`` seconds since 1970.
+    where the size alone told.  ``by`` is user@host, ``at`` seconds since 1970;
+    ``extra`` holds fields of a later release, packed.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Damage:
     found: str
     by: str
     at: float
+    extra: bytes = b""
 
     def is_of(self, inode: int, size: int, mtime_ns: int) -> bool:
         """Whether a file is the one that was looked at, and unchanged since."""
@@ -66,6 +71,7 @@ def orders_to_record(orders: Iterable[Damage]) -> dict[str, object]:
     return {
         "orders": [
             {
+                **unpacked(one.extra),
                 "name": one.name,
                 "inode": one.inode,
                 "size": one.size,
@@ -100,4 +106,5 @@ def _order(item: object) -> Damage:
         fields.text("found"),
         fields.text("by"),
         fields.number("at"),
+        fields.unknown(_FIELDS),
     )

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from sharedcache.core import names
-from sharedcache.core.codec import Fields, RecordError
+from sharedcache.core.records import Fields, RecordError, unpacked
 
 LENGTHS = {"md5": 32, "sha1": 40, "sha256": 64, "sha384": 96, "sha512": 128}
 """Algorithms that are known, with their digests' hexadecimal digits."""
@@ -17,6 +17,7 @@ DEFAULT_ALGORITHM = "sha256"
 _HEX = re.compile(r"[0-9a-f]+\Z")
 _RECORD = re.compile(r"(?P<name>.+)\.(?P<inode>[1-9][0-9]{0,19})\Z", re.ASCII)
 _MAX_DAMAGE = 500
+_FIELDS = frozenset(("schema", "name", "inode", "size", "digest", "later", "damage"))
 
 
 class DigestError(ValueError):
@@ -55,7 +56,7 @@ class Published:
     since, an unmodified Nova's say, has none.  ``size`` is in bytes.  ``later``
     tells that the digest was taken of what lay there, and not at publication.
     ``damage`` says what ``verify`` found instead, and is empty while it found the
-    file whole, or has not looked.
+    file whole, or has not looked; ``extra`` holds fields of a later release, packed.
     """
 
     name: str
@@ -64,11 +65,13 @@ class Published:
     digest: Digest
     later: bool = False
     damage: str = ""
+    extra: bytes = b""
 
 
 def to_record(published: Published) -> dict[str, object]:
     """Turn the record into a map."""
     return {
+        **unpacked(published.extra),
         "name": published.name,
         "inode": published.inode,
         "size": published.size,
@@ -92,6 +95,7 @@ def from_record(values: object) -> Published:
         digest,
         later=fields.flag("later", default=False),
         damage=fields.text("damage", ""),
+        extra=fields.unknown(_FIELDS),
     )
 
 

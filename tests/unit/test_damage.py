@@ -16,7 +16,14 @@ from sharedcache.core.damage import (
     orders_from_record,
     orders_to_record,
 )
-from sharedcache.core.digests import parse_record_name, record_name
+from sharedcache.core.digests import (
+    Digest,
+    Published,
+    from_record,
+    parse_record_name,
+    record_name,
+    to_record,
+)
 from sharedcache.core.holders import users_of
 from sharedcache.core.model import Baseline, EntryState, ManifestBatch, Unreadable
 from sharedcache.core.names import MAX_NAME_LENGTH
@@ -119,6 +126,21 @@ def test_orders_round_trip_and_fit_one_record() -> None:
         for number in range(MAX_ORDERS)
     ]
     assert len(codec.pack(orders_to_record(longest))) < 800_000
+
+
+def test_what_a_later_release_adds_is_carried_along() -> None:
+    """To an order, and to a record of a digest that is marked or mended."""
+    later = {**orders_to_record([ORDER])}
+    later["orders"] = [{**one, "host": 7} for one in later["orders"]]  # type: ignore[attr-defined]
+    read = orders_from_record({"schema": 1, **later})
+    assert orders_to_record(read.values()) == later
+    written = to_record(Published(D1, 7, 9, Digest("md5", "0" * 32)))
+    record = from_record({"schema": 1, "tree": "x", **written})
+    assert to_record(replace(record, damage="spoilt")) == {
+        **written,
+        "tree": "x",
+        "damage": "spoilt",
+    }
 
 
 @pytest.mark.parametrize(
