@@ -31,7 +31,7 @@ _DELETED = " (deleted)"
 _EPOCHS = ".sharedcache/epochs"
 _MAX_CMDLINE_BYTES = 1024 * 1024
 _UNLOCKED = re.compile(rb"""locking["']?\s*[=:]\s*["']?off""")
-UNLOCKED = "a qemu runs with file.locking=off: its files have no locks"
+UNLOCKED = "a qemu runs with file.locking=off: not all its files bear locks"
 _REMEDY = (
     "run the agent as root, or give its unit AmbientCapabilities= and"
     " CapabilityBoundingSet= of CAP_SYS_PTRACE CAP_DAC_READ_SEARCH"

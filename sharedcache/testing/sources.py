@@ -19,7 +19,14 @@ from typing import Protocol
 
 from sharedcache.core import names
 from sharedcache.core.model import Uses
-from sharedcache.core.ports import Between, EventSource, Source, SourceError
+from sharedcache.core.ports import (
+    Between,
+    EventSource,
+    Source,
+    SourceError,
+    TellingSource,
+)
+from sharedcache.core.referrers import Key
 
 FIRST = "a" * 40
 SECOND = "b" * 40
@@ -114,6 +121,22 @@ class SourceContract:
         world.mend()
         _require(FIRST in _names(world.source.look()), "it does not recover")
 
+    def test_what_refers_is_told(self, world: SourceWorld) -> None:
+        """What a source says of itself is of its last look, and of nothing before.
+
+        A source that says nothing is not asked.
+        """
+        source = world.source
+        if not isinstance(source, TellingSource):
+            return
+        world.use(FIRST)
+        source.look()
+        _require(_referring(source, FIRST), "nothing refers to what is used")
+        _require(not _referring(source, SECOND), "a name is told that is not used")
+        world.release(FIRST)
+        source.look()
+        _require(not _referring(source, FIRST), "what is gone is still told")
+
     def test_what_happens_between_looks(self, world: SourceWorld) -> None:
         """A source with events tells what came and went, or that it may have missed it.
 
@@ -142,6 +165,11 @@ class SourceContract:
         between()
         world.source.look()
         _require(between() == Between(Uses(), unbroken=True), "quiet is not quiet")
+
+
+def _referring(source: TellingSource, name: str) -> int:
+    told = source.referrers()
+    return told.of(Key(name))[1] + told.of(Key(name, family=True))[1]
 
 
 def _between(source: Source) -> Callable[[], Between] | None:

@@ -18,6 +18,7 @@ from sharedcache.adapters.proc import ProcSource
 from sharedcache.adapters.uses_file import UsesFileSource
 from sharedcache.core.model import Uses
 from sharedcache.core.ports import Between, SourceError
+from sharedcache.core.referrers import Referrer, Referrers
 from sharedcache.testing.sources import ContractBrokenError, SourceContract
 from tests.support.images import qcow2
 
@@ -241,6 +242,12 @@ class Forgetful(UsesFile):
         """Miss everything and say nothing."""
         return Between(Uses(), unbroken=True)
 
+    def referrers(self) -> Referrers:
+        """Say of a guest that is gone that it is there."""
+        told = Referrers()
+        told.add(["a" * 40], Referrer("disk"))
+        return told
+
 
 @contextmanager
 def broken() -> Iterator[None]:
@@ -255,6 +262,9 @@ def test_the_contract_can_be_broken(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     with broken():
         contract.test_doubt_is_an_error(Forgetful(tmp_path / "one"))
+    (tmp_path / "three").mkdir()
+    with broken():
+        contract.test_what_refers_is_told(Forgetful(tmp_path / "three"))
     (tmp_path / "two").mkdir()
     with broken():
         contract.test_what_happens_between_looks(Forgetful(tmp_path / "two"))

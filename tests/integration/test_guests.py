@@ -15,8 +15,11 @@ from sharedcache.adapters.instances.reader import ChainReader
 from sharedcache.adapters.libvirt.source import LibvirtSource
 from sharedcache.adapters.proc import ProcSource
 from sharedcache.adapters.storage import DirectoryStorage
+from sharedcache.cleaner import ask
 from sharedcache.core.model import Report, Uses
 from sharedcache.core.ports import Between, DisconnectedError
+from sharedcache.core.questions import Answer
+from sharedcache.core.referrers import Key, Referrer
 from sharedcache.node.look import Looker
 from tests.support.inprocess import FAST, Site, publish, settle
 from tests.support.libvirtd import EMULATOR, Host, Rig, missing, qemu_img
@@ -208,6 +211,14 @@ def test_guest_of_an_overlay_that_nobody_had_seen(host: tuple[Host, Site]) -> No
     daemon.virsh("start", "g", "--paused")
     assert site.storage().locked(X)
     assert content(disk) == before
+    # Who it is can be asked from anywhere.
+    word = ask.ask(site.session("desk"), ["n1"], X, "t",
+                   left_s=lambda: 10.0, pause=lambda _: agent.step())["n1"]  # fmt: skip
+    assert isinstance(word, Answer)
+    (sighting,) = word.sightings
+    assert [one for one, _ in sighting.referrers] == [
+        Referrer("domain", "g", str(disk))
+    ]
     # However often it is judged again, it stays while the domain is there.
     for _ in range(5):
         cleaner.pass_now()
@@ -270,3 +281,41 @@ def test_locks_of_a_real_guest(host: tuple[Host, Site]) -> None:
     assert storage.quarantined_locked(7, leaf)
     os.kill(daemon.qemu("g"), signal.SIGKILL)
     eventually(lambda: not storage.quarantined_locked(7, leaf), 20.0, "the lock to end")
+
+
+@pytest.mark.root
+@pytest.mark.qemu
+@guests
+@pytest.mark.parametrize("how", ["descriptor", "namespace"])
+def test_qemu_that_knows_the_file_otherwise(host: tuple[Host, Site], how: str) -> None:
+    """A descriptor that was handed over, and another namespace, hide nothing."""
+    machine, site = host
+    base = site.file(X)
+    qemu = [shutil.which(EMULATOR) or EMULATOR, "-machine", "pc,accel=tcg", "-m", "16",
+            "-display", "none", "-nodefaults", "-S", "-drive"]  # fmt: skip
+    options = "format=raw,if=none,id=x,readonly=on"
+    proc = ProcSource(str(site.base))
+    given = os.open(base, os.O_RDONLY)
+    if how == "descriptor":
+        command = [
+            *qemu,
+            f"file=/dev/fdset/1,{options}",
+            "-add-fd",
+            f"fd={given},set=1",
+        ]
+    else:
+        other = machine.root / "other"
+        other.mkdir()
+        hide = f"mount --bind {site.base} {other} && mount -t tmpfs none {site.base}"
+        start = " ".join([*qemu, f"file={other}/{X},{options}"])
+        command = ["unshare", "-m", "sh", "-c", f"{hide} && exec {start}"]
+    running = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[given])
+    os.close(given)
+    try:
+        eventually(lambda: proc.look() == Uses.of_names([X]), 20.0, "open files")
+        told, _ = proc.referrers().of(Key(X))
+        assert {f"process {running.pid}" in one.name for one in told} == {True}
+    finally:
+        running.kill()
+        running.wait(20)
+    assert proc.look() == Uses()

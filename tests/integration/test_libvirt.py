@@ -110,6 +110,33 @@ def test_every_disk(source: LibvirtSource, host: Host, daemon: Daemon) -> None:
     assert same(source, host) == set(names)
 
 
+def test_rescue(source: LibvirtSource, host: Host, daemon: Daemon) -> None:
+    """A rescued guest uses its rescue disk and its own; rescued no more, its own."""
+    own = host.overlay("g/disk", host.image(X))
+    rescue = host.overlay("g/disk.rescue", host.image(Y))
+    daemon.virsh("create", str(host.xml("g", own)), "--paused")
+    assert same(source, host) == {X}
+    daemon.virsh("destroy", "g")
+    daemon.virsh("create", str(host.xml("g", rescue, own)), "--paused")
+    assert same(source, host) == {X, Y}
+    daemon.virsh("destroy", "g")
+    rescue.unlink()
+    daemon.virsh("define", str(host.xml("g", own)))
+    assert same(source, host) == {X}
+
+
+def test_copy_under_way(source: LibvirtSource, host: Host, daemon: Daemon) -> None:
+    """While a disk is copied, what the copy refers to is used as well."""
+    disk = host.overlay("g/disk", host.image(X))
+    copy = host.overlay("g/copy", host.image(Y))
+    daemon.virsh("create", str(host.xml("g", disk)))
+    daemon.virsh("blockcopy", "g", "vda", str(copy), "--format", "qcow2",
+                 "--reuse-external", "--transient-job", "--wait")  # fmt: skip
+    assert set(source.look().cache_names()) == {X, Y}
+    daemon.virsh("blockjob", "g", "vda", "--pivot")
+    assert same(source, host) == {Y}
+
+
 def test_snapshot_commit_and_pull(
     source: LibvirtSource, host: Host, daemon: Daemon
 ) -> None:
