@@ -26,6 +26,7 @@ from sharedcache.core.ports import (
     Candidacy,
     Check,
     ConflictError,
+    Coordination,
     CoordinationError,
     FencedError,
     NameExistsError,
@@ -33,6 +34,7 @@ from sharedcache.core.ports import (
     NotEmptyStorageError,
     OutcomeUnknownError,
     Set,
+    Storage,
     StorageError,
 )
 
@@ -49,7 +51,7 @@ def take_office(world: CleanerWorld) -> Leadership | None:
     """
     if world.coordination.leader() not in (None, world.name):
         return None
-    check_standing(world)
+    check_standing(world.coordination, world.storage)
     candidacy = world.coordination.campaign()
     if candidacy is None:
         return None
@@ -71,38 +73,52 @@ def take_office(world: CleanerWorld) -> Leadership | None:
     return leadership
 
 
-def check_standing(world: CleanerWorld) -> None:
+def hindrance(coordination: Coordination, storage: Storage) -> str | None:
+    """Tell why no cleaner could take office now; ``None`` if one could.
+
+    Raises ``CoordinationError`` and ``StorageError`` when the world failed.
+    """
+    try:
+        check_standing(coordination, storage)
+    except (CannotStandError, codec.RecordError) as error:
+        return str(error)
+    return None
+
+
+def check_standing(coordination: Coordination, storage: Storage) -> None:
     """Raise ``CannotStandError`` if taking office could not succeed.
 
     Nothing is written then: no epoch is used up, and no entry's wait starts
     again, by a cleaner that would have to stand down at once.
     """
-    disk = ledger.marker_of(world.storage.read_marker())
-    world.coordination.sync()
-    tree = ledger.cluster_of(world.coordination.get(ledger.IDENTITY))
+    disk = ledger.marker_of(storage.read_marker())
+    coordination.sync()
+    tree = ledger.cluster_of(coordination.get(ledger.IDENTITY))
     if not isinstance(disk, Cluster) or disk != tree:
         raise CannotStandError(
-            "directory and ZooKeeper do not name one cluster: see `sharedcache status`"
+            "directory and ZooKeeper do not name one cluster: the gate's reasons in "
+            "`sharedcache status` say more"
         )
     reader = ledger.ManifestReader()
-    reader.read(world.coordination, world.coordination.get(ledger.MANIFEST))
+    reader.read(coordination, coordination.get(ledger.MANIFEST))
     for batch, broken in reader.broken.items():
         raise CannotStandError(f"the manifest's record {batch}: {broken.why}")
     with ledger.reading("the epoch"):
-        number = ledger.counter_of(world.coordination.get(ledger.EPOCH))
-    epochs = world.storage.epochs()
+        number = ledger.counter_of(coordination.get(ledger.EPOCH))
+    epochs = storage.epochs()
     if max(epochs, default=0) > number.value:
         raise CannotStandError(
-            f"the storage knows epoch {max(epochs)}, ZooKeeper {number.value}"
+            f"the storage knows epoch {max(epochs)}, ZooKeeper {number.value}: if "
+            "ZooKeeper was restored from a copy, run `sharedcache recover`"
         )
     for epoch in (epoch for epoch, sealed in epochs.items() if not sealed):
-        _check_leaves(world, epoch)
+        _check_leaves(storage, epoch)
 
 
-def _check_leaves(world: CleanerWorld, epoch: int) -> None:
+def _check_leaves(storage: Storage, epoch: int) -> None:
     """Raise ``CannotStandError`` if something of somebody else's lies in an epoch."""
     try:
-        leaves = world.storage.epoch_list(epoch)
+        leaves = storage.epoch_list(epoch)
     except FencedError:
         # Sealed meanwhile: there is nothing left in it.
         return

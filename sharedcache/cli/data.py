@@ -109,14 +109,24 @@ def _advice(
     return status.advice
 
 
-def status(observed: Observed, plan: Plan, cluster: str, time_s: float) -> Data:
-    """Tell how the cluster is doing; ``time_s`` is the wall clock's."""
+def status(
+    observed: Observed,
+    plan: Plan,
+    cluster: str,
+    time_s: float,
+    hindrance: str | None = None,
+) -> Data:
+    """Tell how the cluster is doing; ``time_s`` is the wall clock's.
+
+    ``hindrance`` tells why no cleaner could take office.
+    """
     seen = observed.seen
     state = rollout_state(observed)
     entries = list(seen.entries)
     return {
         "cluster": cluster,
         "leader": observed.leader,
+        "no_leader_can": hindrance,
         "epoch": observed.epoch.value,
         "round": seen.round,
         "gate": gate(plan.gate),

@@ -89,6 +89,13 @@ def status(console: Console, data: Data) -> None:
         console.print(part)
 
 
+def _leaderless(hindrance: str | None) -> str:
+    """Say what to do where nobody leads."""
+    if hindrance is None:
+        return "none: start sharedcache-cleaner"
+    return f"none, and no cleaner can stand for election: {hindrance}"
+
+
 def status_parts(data: Data) -> Iterator[RenderableType]:
     """Give what ``status`` shows, from top to bottom."""
     nodes = data["nodes"]
@@ -98,7 +105,7 @@ def status_parts(data: Data) -> Iterator[RenderableType]:
     yield output.fields_of(
         [
             ("cluster", data["cluster"]),
-            ("leader", data["leader"] or "none: start sharedcache-cleaner"),
+            ("leader", data["leader"] or _leaderless(data["no_leader_can"])),
             ("epoch", data["epoch"]),
             ("round", data["round"]),
             ("rollout", f"{rollout['state']}, schema {rollout['finalized_schema']}"),

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sharedcache.cleaner.finalize import RefusedError, found
+from sharedcache.cleaner.lead import hindrance
 from sharedcache.cleaner.service import CleanerService
 from sharedcache.core.gate import Code
 from sharedcache.core.planner import make_plan
@@ -140,6 +141,10 @@ def test_a_zookeeper_that_went_back_closes_the_gate(site: Site) -> None:
     steps(agent)
     assert codes(site) == {Code.EPOCH_BEHIND}
     assert cleaner.leadership is None
+    why = hindrance(site.session("operator"), site.storage())
+    assert why is not None
+    assert "epoch 7" in why
+    assert "sharedcache recover" in why
     assert path.exists()
     epochs = site.base / ".sharedcache" / "epochs"
     assert [p.name for p in epochs.iterdir()] == ["7"]

@@ -290,6 +290,16 @@ def test_fifo_as_control_file(place: Place, where: str) -> None:
     assert stat.S_ISFIFO(path.lstat().st_mode) or where == "schema"
 
 
+def test_directory_among_the_witnesses(place: Place) -> None:
+    """Whoever has to look at it is told where it lies, and what to do."""
+    storage = _bind(place)
+    (place.control / "nodes" / "n").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"^\.sharedcache/nodes/n is not .* move"):
+        storage.witness_read("n")
+    place.try_everything()
+    assert (place.control / "nodes" / "n").is_dir()
+
+
 def test_fifo_and_socket_as_cache_files(place: Place) -> None:
     """They are looked at without a peer, and left alone."""
     import socket  # noqa: PLC0415 - for this test only

@@ -77,6 +77,7 @@ def test_status_and_node_list_have_the_promised_keys(cluster: Cluster) -> None:
     _gate_shape(status["gate"])
     assert status["gate"]["open"] is True
     assert status["leader"] is None
+    assert status["no_leader_can"] is None
     assert status["rollout"] == {"state": "finalized", "finalized_schema": 2}
     assert status["nodes"] == {
         "total": 1,
@@ -107,6 +108,14 @@ def test_status_and_node_list_have_the_promised_keys(cluster: Cluster) -> None:
     missing = cluster.run("node", "show", "compute-9")
     assert missing.code == 1
     assert "compute-9 is not on the roster" in missing.err
+
+
+def test_status_says_why_no_cleaner_can_stand(cluster: Cluster) -> None:
+    """A cleaner that waits tells only its log; whoever looks at the cluster sees it."""
+    cluster.init()
+    (cluster.base / ".sharedcache" / "epochs" / "9").mkdir()
+    assert "sharedcache recover" in cluster.ask("status")["no_leader_can"]
+    assert "no cleaner can stand for election" in cluster.run("status").out
 
 
 def test_what_is_quarantined_is_listed_with_what_it_waits_for(

@@ -101,6 +101,19 @@ def test_a_thousand_nodes_fit_a_screen(columns: int) -> None:
     assert len(said["held_back_by_node"]) == 151
 
 
+def test_a_cluster_without_a_leader_says_what_to_do() -> None:
+    """Start a cleaner; or, where one could not take office, mend what hinders it."""
+    seen = big()
+    plan, of = make_plan(POLICY, seen), replace(observed(seen), leader=None)
+    said = data.status(of, plan, "demo", 0.0)
+    assert said["no_leader_can"] is None
+    assert "start sharedcache-cleaner" in " ".join(rendered(200, said, views.status))
+    said = data.status(of, plan, "demo", 0.0, "the manifest is damaged")
+    assert said["no_leader_can"] == "the manifest is damaged"
+    text = " ".join(rendered(200, said, views.status))
+    assert "no cleaner can stand for election: the manifest is damaged" in text
+
+
 def test_who_holds_back_is_told_by_node_and_bytes() -> None:
     """A missing node holds everything back, a user what it uses."""
     seen = big()

@@ -155,7 +155,7 @@ class ControlFiles(Descriptors):
         plain(node)
 
         def call(look: Look) -> tuple[bytes, FileFacts] | None:
-            found = read_file(look.nodes(), node)
+            found = read_file(look.nodes(), node, f"{CONTROL}/nodes")
             if found is None:
                 return None
             return unpack_witness(found[0]), found[1]
@@ -200,20 +200,29 @@ def _require_witness(status: os.stat_result, node: str) -> None:
         )
 
 
-def read_file(directory: int, name: str) -> tuple[bytes, FileFacts] | None:
-    """Read a small control file; ``None`` if it is not there."""
-    with reading(f"read {shown(name)}"):
+def read_file(
+    directory: int, name: str, folder: str = CONTROL
+) -> tuple[bytes, FileFacts] | None:
+    """Read a small control file; ``None`` if it is not there.
+
+    ``folder`` is the directory's path below the base, for messages.
+    """
+    path = f"{folder}/{shown(name)}"
+    with reading(f"read {path}"):
         try:
             with opened(name, os.O_RDONLY | FILE, directory) as descriptor:
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
-                    raise StorageError(f"{shown(name)} is not a regular file")
+                    raise StorageError(
+                        f"{path} is not a regular file: nobody of sharedcache made "
+                        "it, so look who did, and move it away by hand"
+                    )
                 # One byte more than allowed tells a file that is too long.
                 data = os.pread(descriptor, MAX_CONTROL_BYTES + 1, 0)
         except FileNotFoundError:
             return None
     if len(data) > MAX_CONTROL_BYTES:
-        raise StorageError(f"{shown(name)} is longer than any that we write")
+        raise StorageError(f"{path} is longer than any that we write: look who made it")
     return data, facts_of(status)
 
 

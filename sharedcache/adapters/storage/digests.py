@@ -12,6 +12,7 @@ from sharedcache.adapters.storage.control import (
     written_apart,
 )
 from sharedcache.adapters.storage.descriptors import (
+    CONTROL,
     DIRECTORY,
     FILE,
     Descriptors,
@@ -54,7 +55,7 @@ class DigestFiles(Descriptors):
         def call(look: Look) -> bytes | None:
             try:
                 with _records(look) as records:
-                    found = read_file(records, record)
+                    found = read_file(records, record, f"{CONTROL}/{_DIGESTS}")
             except NameMissingError:
                 return None
             return None if found is None else found[0]

@@ -68,8 +68,12 @@ def status(given: Given, watch_s: float | None) -> None:
 
 
 def _look(to: Connection, *, quietly: bool = False) -> data.Data:
+    from sharedcache.cleaner.lead import hindrance  # noqa: PLC0415 - see wiring
+
     observed, plan = to.look(quietly=quietly)
-    return data.status(observed, plan, to.settings.cluster, time.time())
+    # Whoever leads could stand: what hinders others then is no concern.
+    why = None if observed.leader else hindrance(to.session, to.storage)
+    return data.status(observed, plan, to.settings.cluster, time.time(), why)
 
 
 def _watch(given: Given, to: Connection, every_s: float) -> None:
