@@ -25,6 +25,7 @@ from sharedcache.core.model import (
     Uses,
 )
 from sharedcache.core.records import (
+    CAREFUL_SCHEMA,
     MAX_EXTRA_BYTES,
     MAX_NUMBER,
     MAX_RECORD_BYTES,
@@ -44,6 +45,7 @@ from sharedcache.core.records import (
 )
 
 __all__ = [
+    "CAREFUL_SCHEMA",
     "MAX_EXTRA_BYTES",
     "MAX_NUMBER",
     "MAX_RECORD_BYTES",
@@ -113,7 +115,7 @@ def report_to_record(report: Report) -> dict[str, object]:
     through tooz find them; ``since`` holds what the window adds.
     """
     return {
-        "schema": RECORD_SCHEMA,
+        "schema": CAREFUL_SCHEMA,
         "node": report.node,
         "boot_id": report.incarnation.boot_id,
         "start": report.incarnation.start,
@@ -142,12 +144,15 @@ def report_to_record(report: Report) -> dict[str, object]:
 def report_from_record(values: object) -> Report:
     """Read a report back; raises ``RecordError``.
 
-    An unknown kernel naming is doubt, not an error: the gate closes on it.
+    An unknown kernel naming is doubt, not an error: the gate closes on it.  A
+    report of release 0.1.0 does not tell what its window saw, so it confirms
+    nothing: it counts as degraded, and its coverage as broken.
     """
     fields = Fields(values)
     node = fields.text("node")
     if not names.is_node_name(node):
         raise RecordError("node is no node name")
+    unsaid = _unsaid(fields)
     return Report(
         node=node,
         incarnation=_incarnation(fields),
@@ -155,15 +160,15 @@ def report_from_record(values: object) -> Report:
         kernel_naming=_naming(fields.text("kernel_naming")),
         upto=fields.integer("round"),
         since_round=fields.integer("since_round"),
-        unbroken=fields.flag("unbroken"),
+        unbroken=fields.flag("unbroken") and not unsaid,
         now=_uses_from(fields._values),  # noqa: SLF001 - the uses of now are its fields
         since=_uses_from(fields.part("since")),
         storage_time_ns=fields.integer("storage_time_ns"),
         name_cache_s=fields.number("name_cache_s"),
         sees=frozenset(fields.texts("sees")),
-        saw=frozenset(fields.texts("saw")),
+        saw=frozenset(() if unsaid else fields.texts("saw")),
         intents=frozenset(fields.texts("intents")),
-        failures=tuple(_failure(item) for item in fields.items("failures")),
+        failures=(*map(_failure, fields.items("failures")), *unsaid),
         lost=fields.texts("lost"),
         sealed=fields.flag("sealed"),
         release=fields.text("release"),
@@ -180,6 +185,13 @@ def _naming(word: str) -> KernelNaming:
 
 def _incarnation(fields: Fields) -> Incarnation:
     return Incarnation(fields.text("boot_id"), fields.integer("start"))
+
+
+def _unsaid(fields: Fields) -> Sequence[SourceFailure]:
+    """Return what a report of another release leaves out, as a failure."""
+    if fields.has("saw") or fields.schema >= CAREFUL_SCHEMA:
+        return ()
+    return (SourceFailure("release", "its agent does not tell what it saw: upgrade"),)
 
 
 def _failure(item: object) -> SourceFailure:
@@ -222,6 +234,7 @@ def batch_to_record(batch: ManifestBatch) -> dict[str, object]:
     """Turn a batch of the manifest into a map."""
     return {
         **unpacked(batch.extra),
+        "schema": CAREFUL_SCHEMA,
         "batch": batch.batch,
         "entries": [_entry_to(entry) for entry in batch.entries],
     }
@@ -231,7 +244,7 @@ def batch_from_record(values: object, version: int) -> ManifestBatch:
     """Read a batch of the manifest back; raises ``RecordError``."""
     fields = Fields(values)
     entries = tuple(
-        _entry_from({"schema": RECORD_SCHEMA, **item})
+        _entry_from({"schema": fields.schema, **item})
         if isinstance(item, Mapping)
         else _entry_from(item)
         for item in fields.items("entries")
@@ -287,7 +300,8 @@ def _entry_from(values: object) -> ManifestEntry:
         size=fields.integer("size"),
         baseline=baseline,
         restoring=fields.flag("restoring"),
-        asked=fields.flag("asked"),
+        # Release 0.1.0 does not say: a link of this very leaf may be on its way.
+        asked=fields.flag("asked", default=fields.schema < CAREFUL_SCHEMA or None),
         extra=fields.unknown(_ENTRY_FIELDS),
     )
 

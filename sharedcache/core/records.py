@@ -21,7 +21,15 @@ from sharedcache.core import names
 from sharedcache.core.model import Unreadable
 
 RECORD_SCHEMA = 1
-"""Schema number of the records that this release writes."""
+"""Schema number of every kind of record that has kept its first form."""
+
+CAREFUL_SCHEMA = 2
+"""Schema number of reports and of the manifest's batches, and the newest known.
+
+Reports tell what any look of their window saw (``saw``), and entries whether a
+link of them may land (``asked``).  Release 0.1.0 knows neither: its cleaners must
+not judge by what they would leave out, nor its agents write it back without.
+"""
 
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 """Largest record that is decoded, put together from its chunks."""
@@ -49,7 +57,10 @@ class NewerRecordError(RecordError):
 
 
 class Fields:
-    """The fields of a decoded record, each read with its type and bounds."""
+    """The fields of a decoded record, each read with its type and bounds.
+
+    ``schema`` is the record's own number.
+    """
 
     def __init__(self, values: object) -> None:
         if not isinstance(values, Mapping):
@@ -57,11 +68,12 @@ class Fields:
         schema = values.get("schema")
         if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
             raise RecordError("the record has no schema number")
-        if schema > RECORD_SCHEMA:
+        if schema > CAREFUL_SCHEMA:
             raise NewerRecordError(
-                f"record schema {schema} is newer than {RECORD_SCHEMA}"
+                f"record schema {schema} is newer than {CAREFUL_SCHEMA}"
             )
         self._values = values
+        self.schema = schema
 
     def unknown(self, known: Collection[str]) -> bytes:
         """Return the fields that are not known here, packed; empty if there are none.
@@ -147,7 +159,7 @@ def text_of(value: object, key: str) -> str:
 
 
 def pack(record: Mapping[str, object]) -> bytes:
-    """Encode a record, with its schema number, for ZooKeeper."""
+    """Encode a record, with its schema number (its own or the first), for ZooKeeper."""
     packed: bytes = msgpack.packb({"schema": RECORD_SCHEMA, **record})
     return packed
 

@@ -156,7 +156,7 @@ def test_damage_is_an_error_of_the_record(values: dict[str, object]) -> None:
 
 def test_a_newer_record_is_told_apart_from_a_damaged_one() -> None:
     """A later release's act is nothing to be alarmed about."""
-    data = msgpack.packb({"schema": codec.RECORD_SCHEMA + 1, "act": 7})
+    data = msgpack.packb({"schema": codec.CAREFUL_SCHEMA + 1, "act": 7})
     found = codec.readable(lambda: act_from_bytes(data))
     assert isinstance(found, Unreadable)
     assert found.newer

@@ -93,17 +93,22 @@ def test_no_schema_number_is_damage(name: str, values: object) -> None:
 def test_a_newer_record_makes_an_older_reader_stand_back(name: str) -> None:
     """A newer schema is told apart from damage."""
     with pytest.raises(NewerRecordError):
-        READERS[name]({"schema": codec.RECORD_SCHEMA + 1})
+        READERS[name]({"schema": codec.CAREFUL_SCHEMA + 1})
 
 
 def test_a_newer_record_within_an_older_one_counts_too() -> None:
     """A newer report in the roster, or a newer entry, is newer, not damage."""
-    newer = {**codec.report_to_record(FULL), "schema": 2}
+    newer = {**codec.report_to_record(FULL), "schema": codec.CAREFUL_SCHEMA + 1}
     with pytest.raises(NewerRecordError):
         codec.roster_from_record({"schema": 1, "node": "n1", "report": newer})
     with pytest.raises(NewerRecordError):
         codec.batch_from_record(
-            {"schema": 1, "batch": "b", "entries": [{"schema": 2}]}, 0
+            {
+                "schema": 1,
+                "batch": "b",
+                "entries": [{"schema": codec.CAREFUL_SCHEMA + 1}],
+            },
+            0,
         )
 
 
