@@ -124,18 +124,21 @@ class Mark:
 
     Acts below ``oldest`` are dropped, those below ``seen`` were read by a
     leader, and ``acts`` counts those in between, by their subjects.
-    ``version`` is the data version of the record.
+    ``version`` is the data version of the record, ``extra`` what a later release
+    has added to it, packed.
     """
 
     oldest: int = 0
     seen: int = 0
     acts: int = 0
     version: int = -1
+    extra: bytes = b""
 
 
 def mark_data(mark: Mark) -> bytes:
     """Encode the trail's mark."""
-    return codec.pack({"oldest": mark.oldest, "seen": mark.seen, "acts": mark.acts})
+    fresh = {"oldest": mark.oldest, "seen": mark.seen, "acts": mark.acts}
+    return codec.pack({**codec.unpacked(mark.extra), **fresh})
 
 
 def mark_of(record: Record | None) -> Mark | Unreadable:
@@ -150,7 +153,8 @@ def mark_of(record: Record | None) -> Mark | Unreadable:
         fields = codec.Fields(codec.unpack(data))
         oldest = fields.integer("oldest")
         seen = fields.integer("seen", least=oldest)
-        return Mark(oldest, seen, fields.integer("acts"), version)
+        extra = fields.unknown({"schema", "oldest", "seen", "acts"})
+        return Mark(oldest, seen, fields.integer("acts"), version, extra)
 
     return codec.readable(read)
 

@@ -74,6 +74,7 @@ __all__ = [
     "roster_to_record",
     "to_text",
     "unpack",
+    "unpacked",
     "witness_to_record",
 ]
 
