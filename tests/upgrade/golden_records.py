@@ -20,7 +20,7 @@ import msgpack
 
 from sharedcache import audit, ledger
 from sharedcache.cleaner import operator
-from sharedcache.core import acts, brakecodec, codec, digests
+from sharedcache.core import acts, brakecodec, codec, digests, inventory, questions
 from sharedcache.core.gate import Closes, Code, Reason
 from sharedcache.core.model import (
     Authorisation,
@@ -39,6 +39,8 @@ from sharedcache.core.model import (
 from sharedcache.core.names import leaf_of
 from sharedcache.core.plan import Remembered
 from sharedcache.core.ports import Record
+from sharedcache.core.referrers import Referrer, Sighting, Span
+from sharedcache.inventory import data_of
 
 FOLDER = Path(__file__).parent / "golden"
 NEXT = "next"
@@ -70,6 +72,7 @@ REPORT = Report(
     intents=frozenset({"c" * 16}),
     failures=(SourceFailure("libvirt", "no answer"),),
     lost=("swap_1",),
+    caveats=("a disk of domain db-1 has no lock",),
     sealed=True,
     release="0.1.0",
 )
@@ -124,6 +127,20 @@ ACT = acts.Act(
 )
 PUBLISHED = digests.Published(
     D1.hex(), 2**64 - 1, 7, digests.Digest.parse(f"sha256:{'0' * 64}")
+)
+INVENTORY = inventory.Inventory({RAW_ID: 11}, settled=True, version=0)
+ANSWER = questions.Answer(
+    RAW_ID,
+    (
+        Sighting(
+            "libvirt",
+            Span(1.5, at_least=True, until_s=None),
+            by_family=False,
+            referrers=((Referrer("domain", "db-1", "/x"), Span(1.5, at_least=False)),),
+            more=3,
+        ),
+    ),
+    2.5,
 )
 OPERATOR = acts.Signature("me@desk", 1.5)
 
@@ -298,6 +315,21 @@ KINDS: Mapping[str, Kind] = {
         lambda: audit.mark_data(audit.Mark(3, 9, 6, 0)),
         lambda data: audit.mark_of(Record(data, 0)),
     ),
+    "inventory": Kind(
+        INVENTORY,
+        lambda: data_of(INVENTORY),
+        lambda data: inventory.from_record(codec.unpack(data), 0),
+    ),
+    "question": Kind(
+        RAW_ID,
+        lambda: codec.pack(questions.question_to_record(RAW_ID)),
+        lambda data: questions.question_from_record(codec.unpack(data)),
+    ),
+    "answer": Kind(
+        ANSWER,
+        lambda: codec.pack(questions.answer_to_record(ANSWER)),
+        lambda data: questions.answer_from_record(codec.unpack(data)),
+    ),
     "storage-cluster": Kind(
         CLUSTER, _text(codec.cluster_to_record(CLUSTER)), ledger.marker_of, "json"
     ),
@@ -325,6 +357,7 @@ _FIRST = replace(
     REPORT,
     unbroken=False,
     saw=frozenset(),
+    caveats=(),
     failures=(
         *REPORT.failures,
         SourceFailure("release", "its agent does not tell what it saw: upgrade"),
