@@ -20,7 +20,15 @@ import msgpack
 
 from sharedcache import audit, ledger
 from sharedcache.cleaner import operator
-from sharedcache.core import acts, brakecodec, codec, digests, inventory, questions
+from sharedcache.core import (
+    acts,
+    brakecodec,
+    codec,
+    damage,
+    digests,
+    inventory,
+    questions,
+)
 from sharedcache.core.gate import Closes, Code, Reason
 from sharedcache.core.model import (
     Authorisation,
@@ -129,6 +137,9 @@ PUBLISHED = digests.Published(
     D1.hex(), 2**64 - 1, 7, digests.Digest.parse(f"sha256:{'0' * 64}")
 )
 INVENTORY = inventory.Inventory({RAW_ID: 11}, settled=True, version=0)
+DAMAGE = damage.Damage(
+    RAW_ID, 11, 7, -5, f"sha256:{'0' * 64}", f"sha256:{'1' * 64}", "me@desk", 1.5
+)
 ANSWER = questions.Answer(
     RAW_ID,
     (
@@ -319,6 +330,11 @@ KINDS: Mapping[str, Kind] = {
         INVENTORY,
         lambda: data_of(INVENTORY),
         lambda data: inventory.from_record(codec.unpack(data), 0),
+    ),
+    "damaged": Kind(
+        {RAW_ID: DAMAGE},
+        lambda: codec.pack(damage.orders_to_record([DAMAGE])),
+        lambda data: damage.orders_from_record(codec.unpack(data)),
     ),
     "question": Kind(
         RAW_ID,

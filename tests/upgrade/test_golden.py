@@ -65,4 +65,5 @@ def test_every_record_of_the_core_has_a_golden_file() -> None:
         *("brakecodec.memory_to_record", "brakecodec.brake_to_record"),
         *("acts.act_to_record", "digests.to_record", "inventory.to_record"),
         *("questions.question_to_record", "questions.answer_to_record"),
+        "damage.orders_to_record",
     }
