@@ -7,6 +7,7 @@ its record, so that no writer hands it out, and told to the caller.
 from __future__ import annotations
 
 import enum
+import errno
 import hashlib
 import os
 import time
@@ -27,6 +28,13 @@ from sharedcache.core.rate import Flow
 
 TRIES = 3
 """How often a file that changes under the reading is read before it is let be."""
+
+LOOK_S = 10.0
+"""How often it is seen that a file which is read still bears its name, in seconds.
+
+One that was taken is let go long before it is purged: on NFS a file that is open
+here would stay in its epoch's directory under another name.
+"""
 
 _LOCK_S = 5.0
 
@@ -174,11 +182,16 @@ class Verifier:
         position, piece = 0, self._flow.piece(CHUNK)
         # What this host has in memory is not what the storage has.
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        look_at = self.clock() + LOOK_S
         while position <= size:
             wait_s = self._flow.wait_s(self.clock())
             if wait_s > 0:
                 self.sleep(wait_s)
             begun = self.clock()
+            if begun >= look_at:
+                look_at = begun + LOOK_S
+                if not self._bears(name, descriptor):
+                    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
             data = os.pread(descriptor, piece, position)
             if not data:
                 break

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sharedcache.cache import Partial, fetchers
+from sharedcache.cache import DamagedError, Partial, fetchers
 from sharedcache.cache.fetchers import FetchError
 from sharedcache.core.names import digest_of
 from tests.support.cluster import clean_environment
@@ -37,6 +37,8 @@ class Shop:
     tag: str = '"one"'
     breaks: list[int] = field(default_factory=list)
     refuse: int = 0
+    sized: bool = True
+    redirect: str = ""
     ranges: list[str | None] = field(default_factory=list)
     address: str = ""
 
@@ -47,12 +49,18 @@ class Shop:
         if self.refuse:
             to.send_error(self.refuse)
             return
+        if self.redirect:
+            to.send_response(302)
+            to.send_header("Location", self.redirect)
+            to.end_headers()
+            return
         start = 0
         if wanted and to.headers.get("If-Range") == self.tag:
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
         data = self.content[start:]
         to.send_response(206 if start else 200)
-        to.send_header("Content-Length", str(len(data)))
+        if self.sized:
+            to.send_header("Content-Length", str(len(data)))
         to.send_header("ETag", self.tag)
         to.end_headers()
         to.wfile.write(data[: self.breaks.pop(0)] if self.breaks else data)
@@ -126,6 +134,42 @@ def test_a_server_that_never_gets_further_is_given_up(
     with pytest.raises(FetchError, match="not an HTTP address"):
         fetchers.from_url("file:///etc/passwd")
     assert names_in(base) == set()
+
+
+def test_a_transfer_of_unknown_length_needs_a_digest(base: Path) -> None:
+    """It could break off and look whole; with a digest it cannot."""
+    with _open(Shop(sized=False)) as shop, writer(base) as cache:
+        fetch = fetchers.from_url(shop.address)
+        with (
+            pytest.raises(FetchError, match="how long it is"),
+            cache.use(ID, fetch=fetch),
+        ):
+            pass
+        assert names_in(base) == set()
+        digest = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
+        with cache.use(ID, fetch=fetch, digest=digest) as path:
+            assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("to", ["ftp://127.0.0.1/x", "file:///etc/passwd"])
+def test_a_server_that_leads_elsewhere_is_not_followed(base: Path, to: str) -> None:
+    """A redirection stays within HTTP(S)."""
+    with (
+        _open(Shop(redirect=to)) as shop,
+        pytest.raises(FetchError, match=r"not allowed|unknown url type"),
+    ):
+        _use(base, fetchers.from_url(shop.address))
+    assert names_in(base) == set()
+
+
+def test_a_server_that_tells_of_too_much_is_not_read(base: Path) -> None:
+    """A length that is not the awaited one is refused before anything is written."""
+    read: list[int] = []
+    with _open(Shop(content=CONTENT * 2)) as shop:
+        fetch = fetchers.from_url(shop.address, lambda done, _total: read.append(done))
+        with pytest.raises(DamagedError, match="is to have"):
+            _use(base, fetch)
+    assert read == []
 
 
 def test_an_error_of_the_storage_is_no_reason_to_ask_again(base: Path) -> None:

@@ -176,6 +176,28 @@ def test_a_file_that_goes_while_it_is_read(base: Path, verifier: Verifier) -> No
     assert verifier.check(NAME).state is State.GONE
 
 
+def test_a_file_that_is_taken_while_it_is_read_is_let_go(
+    base: Path, verifier: Verifier
+) -> None:
+    """Long before it is purged; a reading at a low rate takes hours."""
+    now, read = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    def watch(_name: str, size: int) -> None:
+        read.append(size)
+        if len(read) == 1:
+            (base / NAME).rename(base / "taken")
+
+    slow = replace(
+        verifier, rate_per_s=1000.0, clock=lambda: now[0], sleep=sleep, watch=watch
+    )
+    assert slow.check(NAME).state is State.GONE
+    assert now[0] <= engine.LOOK_S + 1
+    assert sum(read) < len(CONTENT) / 10
+
+
 def test_a_file_that_cannot_be_read_is_not_called_damaged(
     verifier: Verifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
