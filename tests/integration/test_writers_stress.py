@@ -10,13 +10,20 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.support.writers import names_in
 
 if TYPE_CHECKING:
-    from tests.support.cluster import Cluster
+    from tests.support.cluster import Cluster, Daemon
 
 NODES, PROCESSES, IMAGES = 4, 16, 200
-WORK_S = 35.0
+KILLS = 5
+"""How often the cleaner is killed, each time in the middle of its work."""
+
+LEAST_TAKEN = 3
+"""How many files it takes before it is killed."""
+
 # Between the touches of what is held, 0.3 s, and the end of the test.
 MIN_AGE_S = 1.5
 
@@ -25,8 +32,8 @@ import hashlib, json, os, random, sys, time
 from dataclasses import replace
 from pathlib import Path
 from tests.support.writers import QUICK, writer
-base, socket, log, seed, images, until = sys.argv[1:]
-rng, until = random.Random(int(seed)), float(until)
+base, socket, log, seed, images, stop = sys.argv[1:]
+rng, stop = random.Random(int(seed)), Path(stop)
 limits = replace(QUICK, touch_s=0.3, stall_s=20.0, patience_s=60.0, restore_s=1.0)
 
 def content(number):
@@ -37,7 +44,7 @@ with writer(Path(base), socket, limits) as cache, open(log, "w") as out:
         out.write(json.dumps({"what": what, "image": number, **more}) + "\\n")
         out.flush()
 
-    while time.time() < until:
+    while not stop.exists():
         number = int(rng.paretovariate(0.4)) % int(images)
         data, mine = content(number), []
 
@@ -71,9 +78,31 @@ with writer(Path(base), socket, limits) as cache, open(log, "w") as out:
 
 def _told(cluster: Cluster) -> list[dict[str, Any]]:
     logs = sorted(cluster.root.glob("worker-*.json"))
-    return [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+    # The last line may be half written yet.
+    return [
+        json.loads(line)
+        for log in logs
+        for line in log.read_text().splitlines(keepends=True)
+        if line.endswith("\n")
+    ]
 
 
+def _taken(cleaner: Daemon) -> int:
+    """Count the files that were taken, by all the cleaner's lives."""
+    return cleaner.log.read_text().count(" quarantined file=")
+
+
+def _wait_for_more(cluster: Cluster, cleaner: Daemon) -> None:
+    enough = _taken(cleaner) + LEAST_TAKEN
+    cluster.wait(lambda: _taken(cleaner) >= enough, f"{enough} files taken", 60.0)
+
+
+def _fetched_again(cluster: Cluster) -> bool:
+    fetched = [t["image"] for t in _told(cluster) if t["what"] == "fetch"]
+    return len(fetched) > len(set(fetched))
+
+
+@pytest.mark.timeout(400)
 def test_every_path_stays_whole_for_as_long_as_it_is_held(cluster: Cluster) -> None:
     """16 processes on 4 nodes, 200 images, a cleaner killed and started again.
 
@@ -94,7 +123,7 @@ def test_every_path_stays_whole_for_as_long_as_it_is_held(cluster: Cluster) -> N
         max_share_percent=100,
         max_shrink_percent=100,
     )
-    until = time.time() + WORK_S
+    stop = cluster.root / "stop"
     workers = [
         subprocess.Popen(
             [
@@ -106,7 +135,7 @@ def test_every_path_stays_whole_for_as_long_as_it_is_held(cluster: Cluster) -> N
                 str(cluster.root / f"worker-{number}.json"),
                 str(number),
                 str(IMAGES),
-                str(until),
+                str(stop),
             ],
             cwd=Path(__file__).parents[2],
         )
@@ -114,10 +143,14 @@ def test_every_path_stays_whole_for_as_long_as_it_is_held(cluster: Cluster) -> N
     ]
     try:
         rng = random.Random(1)  # noqa: S311 - when the cleaner dies
-        while time.time() < until:
-            time.sleep(rng.uniform(2.0, 6.0))
+        for _ in range(KILLS):
+            _wait_for_more(cluster, cleaner)
+            # In the middle of a batch, between two, or while it looks.
+            time.sleep(rng.uniform(0.0, 0.5))
             cleaner.kill()
             cleaner.start()
+        cluster.wait(lambda: _fetched_again(cluster), "an image fetched again", 90.0)
+        stop.touch()
         for worker in workers:
             assert worker.wait(60) == 0
     finally:
@@ -129,11 +162,11 @@ def test_every_path_stays_whole_for_as_long_as_it_is_held(cluster: Cluster) -> N
         what: sum(t["what"] == what for t in told)
         for what in ("done", "used", "fetch", "lost", "changed", "in vain")
     }
-    taken = cleaner.log.read_text().count(" quarantined file=")
+    taken = _taken(cleaner)
     print(counts, "taken", taken)  # noqa: T201 - shown with a failure
     assert [t for t in told if t["what"] in ("lost", "changed", "in vain")] == []
     assert counts["done"] == PROCESSES
-    assert taken >= PROCESSES // 2
-    assert counts["fetch"] > len({t["image"] for t in told if t["what"] == "fetch"})
+    assert taken >= KILLS * LEAST_TAKEN
+    assert _fetched_again(cluster)
     present = names_in(cluster.base)
     assert all("." not in name for name in present), "a partial file was left"
