@@ -50,6 +50,7 @@ class Guests:
     def __init__(self, world: World) -> None:
         self._world = world
         self.all: list[Guest] = []
+        self.declared: set[tuple[str, str]] = set()
         self._born = 0
 
     def on(self, host: str) -> list[Guest]:
@@ -62,7 +63,8 @@ class Guests:
 
     def names_on(self, host: str) -> set[str]:
         """Return the cache names that a host uses."""
-        return {guest.name for guest in self.all if host in guest.bound}
+        bound = {guest.name for guest in self.all if host in guest.bound}
+        return bound | {name for where, name in self.declared if where == host}
 
     def users(self, inode: Inode) -> list[Guest]:
         """Return the guests that are bound to a file."""
@@ -70,7 +72,23 @@ class Guests:
 
     def names(self) -> set[str]:
         """Return every cache name that some guest uses."""
-        return {guest.name for guest in self.all}
+        return {guest.name for guest in self.all} | {n for _, n in self.declared}
+
+    def declare(self, host: Host, name: str) -> None:
+        """Let a driver say on its host that it is about to use a name.
+
+        It asks its agent for a restore by that, as `SharedCache` does.
+        """
+        self.declared.add((host.name, name))
+        self._world.scheduler.tell(f"driver@{host.name}", f"declares {name[:6]}")
+
+    def withdraw(self, host: Host, name: str) -> None:
+        """Let a driver take back what it declared, once its guest is there or not."""
+        if (host.name, name) in self.declared:
+            self.declared.remove((host.name, name))
+            if host.source is not None:
+                host.source.ended((name,))
+            self._world.scheduler.tell(f"driver@{host.name}", f"is done {name[:6]}")
 
     def begin(self, host: Host, name: str, inode: Inode) -> Guest:
         """Create an overlay on a file."""

@@ -45,7 +45,7 @@ class Hunter:
         absent = [name for name in world.images if name not in world.disk.base.names]
         if hosts and absent:
             host = self._scheduler.random.choice(hosts)
-            self._fetch((host, self._scheduler.random.choice(absent)))
+            self.fetch((host, self._scheduler.random.choice(absent)))
         self._scheduler.after(self._scheduler.random.expovariate(1 / FED_S), self._feed)
 
     def _active(self) -> bool:
@@ -84,10 +84,10 @@ class Hunter:
         if self._scheduler.chance(FETCHES):
             # So that the guest's own file is not given back.
             self._scheduler.after(
-                self._scheduler.stretch(0.0005, 0.1), self._fetch, (host, name)
+                self._scheduler.stretch(0.0005, 0.1), self.fetch, (host, name)
             )
 
-    def _fetch(self, which: tuple[Host, str]) -> None:
+    def fetch(self, which: tuple[Host, str]) -> None:
         """Fetch an image that is not there, under its lock, as a Nova does."""
         host, name = which
         disk = self._world.disk

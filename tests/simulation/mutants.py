@@ -7,6 +7,7 @@ of it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,15 +24,26 @@ from sharedcache.cleaner import (
     settle,
     take,
 )
-from sharedcache.core import gate, planner, rounds, window
+from sharedcache.cleaner import restore as operator_restore
+from sharedcache.core import gate, names, planner, rounds, window
 from sharedcache.core.model import Uses
 from sharedcache.core.policy import MissingNodes
-from sharedcache.core.ports import Check
+from sharedcache.core.ports import (
+    Check,
+    Create,
+    NameExistsError,
+    OutcomeUnknownError,
+    StorageError,
+)
 from sharedcache.node import look, restore
+from sharedcache.node import publish as node_publish
 from sharedcache.node import service as node_service
 from tests.simulation import daemons, process
 from tests.simulation.memory_storage import MemoryStorage
 from tests.simulation.memory_zookeeper import MemorySession
+
+
+COUNTERS = (ledger.ROSTER_COUNTER, ledger.VETO_COUNTER)
 
 
 class Patch:
@@ -120,15 +132,19 @@ def round_before(patch: Patch) -> None:
 @_mutant("the report's round is read after the looks")
 def round_after(patch: Patch) -> None:
     """Claim that the looks came after a round that was raised during them."""
-    real = look.Looker.look
+    real, take_in = look.Looker.look, look.Looker._take
+    reread: list[int] = []
+
+    def take_(self: look.Looker, one: window.Look) -> None:
+        reread[:] = [one.reread]
+        take_in(self, one)
 
     def look_(self: look.Looker, ground: look.Ground) -> look.Sight:
         sight = real(self, ground)
-        present = self.windows.present
-        if present is not None and present.reread > ground.round:
-            object.__setattr__(ground, "round", present.reread)
+        object.__setattr__(ground, "round", max(ground.round, *reread))
         return sight
 
+    patch.set(look.Looker, "_take", take_)
     patch.set(look.Looker, "look", look_)
 
 
@@ -189,22 +205,63 @@ def no_gone_check(patch: Patch) -> None:
     patch.set(look.Looker, "_sees", lambda *_: frozenset())
 
 
-@_mutant("the next round as of before the rename, unchecked")
-def stale_round(patch: Patch) -> None:
-    """Give a batch the round after the one that its observation saw."""
+@_mutant("the present round, not the next one")
+def present_round(patch: Patch) -> None:
+    """Give a batch the round in which it was renamed."""
 
     def record(self: take.Taker, batch: Any, outcome: Any) -> None:
-        early = self.actor.observed.round.value
-
-        def change(entry: Any, _: int) -> Any:
+        def change(entry: Any, next_round: int) -> Any:
             found = outcome.get(entry.entry, entry)
-            if found is None or found.round or found.baseline is None:
-                return found
-            return replace(found, round=early)
+            if found is None or found.baseline is None:
+                return found and entry
+            marks = {"asked": entry.asked, "restoring": entry.restoring}
+            return replace(found, round=next_round - 1, **marks)
 
         self.actor.rewrite(batch.batch, change)
 
     patch.set(take.Taker, "_record", record)
+
+
+@_mutant("a restore's mark is lost as the rename is recorded")
+def mark_lost(patch: Patch) -> None:
+    """Record a rename as if nobody could have asked for the file meanwhile."""
+
+    def record(self: take.Taker, batch: Any, outcome: Any) -> None:
+        def change(entry: Any, next_round: int) -> Any:
+            found = outcome.get(entry.entry, entry)
+            if found is None or found.baseline is None:
+                return found
+            return replace(found, round=next_round)
+
+        self.actor.rewrite(batch.batch, change)
+
+    patch.set(take.Taker, "_record", record)
+
+
+@_mutant("`since` only from the latest look of the round before")
+def since_latest(patch: Patch) -> None:
+    """Begin a window with what the last look of the round before saw."""
+    real = window.Windows.after
+
+    def after(self: window.Windows, one: window.Look) -> window.Windows:
+        found = real(self, one)
+        if found.present is None:
+            return found
+        only = replace(found.present, seen=one.seen, saw=one.sees)
+        return window.Windows(found.before, only)
+
+    patch.set(window.Windows, "after", after)
+
+
+@_mutant("a name that was seen counts as of the latest look")
+def saw_latest(patch: Patch) -> None:
+    """Forget that a name could still be opened earlier in the window."""
+    real = window.Windows.coverage
+
+    def coverage(self: window.Windows) -> window.Coverage:
+        return replace(real(self), saw=frozenset())
+
+    patch.set(window.Windows, "coverage", coverage)
 
 
 @_mutant("scans only, no events")
@@ -278,6 +335,76 @@ def restore_unasked(patch: Patch) -> None:
     patch.set(restore.Restorer, "_publish_intent", publish_intent)
 
 
+@_mutant("a restore publishes no intent")
+def no_intent(patch: Patch) -> None:
+    """Restore what is not authorised, and let nobody know before it is done."""
+
+    def publish_intent(self: Any, _: Any, entry: Any, __: Any) -> bool:
+        record = self.world.coordination.get(ledger.AUTHORISATION)
+        return entry.entry not in ledger.authorisation_of(record).leaves
+
+    patch.set(restore.Restorer, "_publish_intent", publish_intent)
+
+
+@_mutant("an operator's restore is not marked")
+def unmarked(patch: Patch) -> None:
+    """Let an operator link a file without a word to the leader."""
+    patch.set(operator_restore.OperatorRestore, "_mark", lambda *_: None)
+
+
+@_mutant("a marked entry is authorised")
+def mark_ignored(patch: Patch) -> None:
+    """Confirm an entry that an operator restores."""
+    _unasked(patch, marked=True)
+
+
+def _unasked(patch: Patch, *, marked: bool) -> None:
+    """Let leaders see no record that a restore was asked of an entry.
+
+    ``marked`` tells of operators' marks only.
+    """
+    _no_checker(patch)
+    real = observe.Observer.observe
+
+    def seen(entry: Any) -> Any:
+        if marked and not entry.restoring:
+            return entry
+        return replace(entry, asked=False, restoring=entry.restoring and not marked)
+
+    def observe_(self: observe.Observer, **kw: Any) -> observe.Observed:
+        found = real(self, **kw)
+        batches = tuple(
+            replace(batch, entries=tuple(seen(entry) for entry in batch.entries))
+            for batch in found.seen.manifest
+        )
+        return replace(found, seen=replace(found.seen, manifest=batches))
+
+    patch.set(observe.Observer, "observe", observe_)
+
+
+@_mutant("no new name for a file that was asked to be restored")
+def old_leaf(patch: Patch) -> None:
+    """Let a file keep the name by which a link may be under way."""
+    _unasked(patch, marked=False)
+
+
+@_mutant("restore without the lock", "I2, I3")
+def no_lock(patch: Patch) -> None:
+    """Link whoever holds the name's lock."""
+
+    def link(self: restore.Restorer, entry: Any) -> bool:
+        try:
+            self.world.storage.restore(entry.epoch, entry.leaf, entry.name)
+        except NameExistsError:
+            return True
+        except (StorageError, OutcomeUnknownError):
+            return False
+        self._linked[entry.entry] = None
+        return True
+
+    patch.set(restore.Restorer, "_link", link)
+
+
 # Taking over.
 
 
@@ -325,11 +452,30 @@ def clear_outstanding(patch: Patch) -> None:
     patch.set(purge.Purger, "_unlink", unlink)
 
 
-@_mutant("the lease is not looked at, and nothing is sealed", "I2")
+@_mutant("the lease is not looked at", "I2")
 def no_lease(patch: Patch) -> None:
     """Go on whatever became of the office."""
-    no_seal(patch)
     patch.set(act.Actor, "may_go_on", lambda _: None)
+
+
+@_mutant("the lease is not looked at, and nothing is sealed", "I2")
+def no_lease_no_seal(patch: Patch) -> None:
+    """Take out the lease together with what covers for it."""
+    no_seal(patch)
+    no_lease(patch)
+
+
+@_mutant("quarantined names are used again")
+def name_again(patch: Patch) -> None:
+    """Give a file the quarantined name that one of its cache name had before."""
+    real = take.Taker._intend
+
+    def intend(self: take.Taker, taking: Any) -> Any:
+        entry = hashlib.sha1(taking.name.encode()).hexdigest()[:16]  # noqa: S324
+        leaf = names.leaf_of(taking.name, entry, self.actor.leadership.epoch)
+        return replace(real(self, taking), entry=entry, leaf=leaf)
+
+    patch.set(take.Taker, "_intend", intend)
 
 
 # Reports and counters.
@@ -368,6 +514,49 @@ def _without_checks(patch: Patch, *paths: str) -> None:
     patch.set(MemorySession, "commit", commit)
 
 
+@_mutant("quarantine does not check the roster counter", "I5")
+def take_unchecked(patch: Patch) -> None:
+    """Announce a removal whatever nodes have joined since the observation."""
+    real = MemorySession.commit
+
+    def commit(self: MemorySession, operations: Sequence[Any]) -> None:
+        announced = any(
+            isinstance(one, Create) and one.path.startswith("manifest/")
+            for one in operations
+        )
+        kept = [
+            one
+            for one in operations
+            if not (announced and isinstance(one, Check) and one.path in COUNTERS)
+        ]
+        real(self, kept)
+
+    patch.set(MemorySession, "commit", commit)
+
+
+@_mutant("the stop flag is not seen", "I5")
+def no_stop_flag(patch: Patch) -> None:
+    """Go on with a batch whatever became of the roster."""
+    patch.set(act.Actor, "may_go_on", lambda self: self.leadership.check())
+
+
+@_mutant("finalizing does not check the roster counter", "I5")
+def finalize_unchecked(patch: Patch) -> None:
+    """Finalize whatever nodes have joined since the observation."""
+    real = MemorySession.commit
+
+    def commit(self: MemorySession, operations: Sequence[Any]) -> None:
+        finalizes = any(one.path == ledger.ROLLOUT for one in operations)
+        kept = [
+            one
+            for one in operations
+            if not (finalizes and isinstance(one, Check) and one.path in COUNTERS)
+        ]
+        real(self, kept)
+
+    patch.set(MemorySession, "commit", commit)
+
+
 @_mutant("a pause raises no counters", "I5")
 def pause_unheard(patch: Patch) -> None:
     """Pause without interrupting what is under way."""
@@ -389,6 +578,29 @@ def counters_last(patch: Patch) -> None:
     patch.set(observe.Observer, "observe", observe_)
 
 
+@_mutant("counters are raised before the capabilities are written")
+def counter_first(patch: Patch) -> None:
+    """Write the durable half of a report first."""
+
+    def publish(
+        self: Any, report: Any, manifest: Any, conditions: Sequence[Any] = ()
+    ) -> None:
+        packed = ledger.pack_report(report, self.world.tokens.token())
+        if not self.joined():
+            self._register(packed)
+        self._write(report, packed, manifest, conditions)
+        self._register(packed)
+        self.published = report
+
+    patch.set(node_publish.Publisher, "publish", publish)
+
+
+@_mutant("the manifest's versions are not checked")
+def no_versions(patch: Patch) -> None:
+    """Authorise whatever became of the records since the observation."""
+    _without_checks(patch, "manifest/")
+
+
 @_mutant("a new session joins empty")
 def empty_join(patch: Patch) -> None:
     """Register with nothing in use, and say the rest later."""
@@ -404,7 +616,7 @@ def empty_join(patch: Patch) -> None:
         }
         real(
             self,
-            {**capabilities, "now": nothing, "since": nothing, "sees": [], "saw": []},
+            {**capabilities, **nothing, "since": nothing, "sees": [], "saw": []},
         )
 
     patch.set(MemorySession, "join", join)
@@ -463,6 +675,46 @@ def no_floor(patch: Patch) -> None:
     patch.set(planner, "_time_waits", waits)
 
 
+@_mutant("a floor of one cache lifetime")
+def floor_once(patch: Patch) -> None:
+    """Wait for names or for listings to be forgotten, not for both."""
+    _no_checker(patch)
+    real = planner._time_waits
+
+    def waits(policy: Any, seen: Any, heard: Any, cache_s: float, entry: Any) -> Any:
+        return real(policy, seen, heard, cache_s / 2, entry)
+
+    patch.set(planner, "_time_waits", waits)
+
+
+@_mutant("witnesses are not read again")
+def witness_once(patch: Patch) -> None:
+    """Believe for ever what a witness said when it was first read."""
+    real = observe.read_witnesses
+    known: dict[Any, dict[str, Any]] = {}
+
+    def read_witnesses(storage: Any) -> dict[str, Any]:
+        first = known.setdefault(id(storage), {})
+        found = real(storage)
+        for node, witness in found.items():
+            first.setdefault(node, witness)
+        return {node: first[node] for node in found}
+
+    patch.set(observe, "read_witnesses", read_witnesses)
+
+
+@_mutant("a live node is expunged")
+def expunge_live(patch: Patch) -> None:
+    """Expunge without asking whether the node is registered."""
+    real = operator._commit
+
+    def commit(coordination: Any, transaction: Sequence[Any], act: Any) -> None:
+        kept = [o for o in transaction if not o.path.startswith("groups/nodes")]
+        real(coordination, kept, act)
+
+    patch.set(operator, "_commit", commit)
+
+
 @_mutant("guests start before the witness")
 def guests_first(patch: Patch) -> None:
     """Start guests at boot, without waiting for the agent."""
@@ -482,11 +734,36 @@ def no_baseline(patch: Patch) -> None:
     patch.set(purge.Purger, "_unchanged", lambda *_: True)
 
 
+@_mutant("no comparison with the baseline, and no new name after a restore")
+def no_baseline_old_leaf(patch: Patch) -> None:
+    """Take out the comparison together with what covers for it."""
+    no_baseline(patch)
+    old_leaf(patch)
+
+
 @_mutant("the last run's uses are not taken over")
 def no_inheritance(patch: Patch) -> None:
     """Report before every source has answered, from nothing."""
     patch.set(look.Looker, "inherit", lambda *_: None)
     patch.set(look.Looker, "blind", property(lambda _: False))
+
+
+@_mutant("the last run's uses are not taken over, and failures not told")
+def no_inheritance_told(patch: Patch) -> None:
+    """Take out the uses together with what covers for them: the failure's report."""
+    no_inheritance(patch)
+    real = node_service.NodeService._report
+
+    def report(self: Any, *args: Any, **kw: Any) -> Any:
+        return replace(real(self, *args, **kw), failures=())
+
+    patch.set(node_service.NodeService, "_report", report)
+    real_after = window.Windows.after
+
+    def after(self: window.Windows, one: window.Look) -> window.Windows:
+        return real_after(self, replace(one, unbroken=self.present is not None))
+
+    patch.set(window.Windows, "after", after)
 
 
 # Liveness.
@@ -496,6 +773,19 @@ def no_inheritance(patch: Patch) -> None:
 def no_fresh(patch: Patch) -> None:
     """Never ask for fresh reports."""
     patch.set(planner, "_wants_fresh_reports", lambda *_: False)
+
+
+@_mutant("a file that was asked for never gets its new name", "liveness")
+def no_renewal(patch: Patch) -> None:
+    """Rename nothing within quarantine."""
+    _no_checker(patch)
+    patch.set(planner, "_renewals", lambda _: ())
+
+
+@_mutant("rounds are raised without waiting for every node", "liveness")
+def raise_early(patch: Patch) -> None:
+    """Raise whenever a raise could be of use."""
+    patch.set(service, "may_raise", lambda *_: True)
 
 
 @_mutant("windows begin with the latest report", "liveness")

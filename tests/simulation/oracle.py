@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
+NEWEST = 2
+"""The schema of the new naming."""
+
+FOREIGN = "foreign cleaner"
+"""Whoever takes names in `_base` by other rules than ours, and leaves each file one."""
+
+
 class Oracle:
     """Watches every name that goes and every word that lets one go.
 
@@ -31,6 +38,7 @@ class Oracle:
         self._world = world
         self._owners: dict[int, str] = {}
         self._highest = 0
+        self.in_office = ""
         world.disk.on_removal = self.removed
         world.zookeeper.on_commit = self.committed
 
@@ -39,9 +47,10 @@ class Oracle:
         self._world.scheduler.tell("ORACLE", what)
         self.violations.append(f"{self._world.scheduler.now:.3f} s: {what}")
 
-    def took_office(self, epoch: int) -> None:
+    def took_office(self, epoch: int, who: str) -> None:
         """Note that a leader has done all that it must before it acts."""
         self._highest = max(self._highest, epoch)
+        self.in_office = who
 
     # The storage.
 
@@ -79,7 +88,9 @@ class Oracle:
             self._acts(who, int(removal.to.title))
             self._world.counts["quarantined"] += 1
             self._world.hunter.taken(removal)
-        elif not (who.startswith("nova") and removal.name.endswith(".part")):
+        elif who != FOREIGN and not (
+            who.startswith("nova") and removal.name.endswith(".part")
+        ):
             self.say(f"{who} unlinked {removal.name} in _base")
 
     def _from_epoch(self, who: str, removal: Removal) -> None:
@@ -122,6 +133,8 @@ class Oracle:
                 "manifest/"
             ):
                 self._listed(operation.data)
+            elif operation.path == "rollout" and isinstance(operation, Set):
+                self._finalized()
             elif operation.path == "round" and isinstance(operation, Set):
                 self._world.counts["rounds"] += 1
                 self._world.hunter.raised()
@@ -150,6 +163,15 @@ class Oracle:
         entries = msgpack.unpackb(data)["entries"]
         if any(entry["state"] == "intended" for entry in entries):
             self._require_gate("announced", purging=False)
+
+    def _finalized(self) -> None:
+        """Require that every rostered node supports what was just finalized."""
+        for node in self._world.zookeeper.children("roster"):
+            record = self._read(f"roster/{node}")
+            report = record["report"]
+            old = report is None or report["schema_version"] != NEWEST
+            if record["expunged_at"] is None and old:
+                self.say(f"the rollout was finalized while {node} does not support it")
 
     def _read(self, path: str) -> Any:
         record = self._world.zookeeper.record(path)

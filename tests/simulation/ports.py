@@ -167,6 +167,9 @@ def perform(
         _wait_for_storage(process)
     elif kind == "zookeeper":
         _wait_for_network(process, name)
+    stage = process.world.stage
+    if stage is not None:
+        strike = stage.before(process, name, args) or strike
     actor.in_flight = None
     try:
         if changes:
@@ -177,6 +180,8 @@ def perform(
         if scheduler.trace is not None:
             scheduler.tell(actor.name, f"{_shown(kind, name, args)} ! {error!r}")
         raise
+    if stage is not None:
+        stage.after(process, name)
     if scheduler.trace is not None:
         scheduler.tell(actor.name, f"{_shown(kind, name, args)} -> {_brief(result)}")
     return result

@@ -7,6 +7,7 @@ all pauses, others all lost answers, and few are everything at once.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.simulation.ports import Odds
@@ -66,15 +67,51 @@ class Profile:
     odds: Odds = field(default_factory=Odds)
     troubles: tuple[str, ...] = ()
     trouble_interval_s: float = 4.0
+    story: str = ""
+    founding_schema: int | None = None
 
+
+STORIES = 0.3
+"""Share of schedules that tell one of the stories, each as likely as the others."""
 
 CROWDED = 0.6
-"""Share of schedules in which guests crowd around few files and looks are slow."""
+"""Share of the others in which guests crowd around few files and looks are slow."""
 
 
-def draw(rng: random.Random) -> Profile:
-    """Draw a profile: a cluster in any trouble, or a crowd around few files."""
+def draw(rng: random.Random, stories: Sequence[str]) -> Profile:
+    """Draw a profile: a story, a crowd around few files, or any troubled cluster."""
+    if rng.random() < STORIES:
+        return told(rng.choice(stories), rng)
     return _crowded(rng) if rng.random() < CROWDED else _troubled(rng)
+
+
+def told(story: str, rng: random.Random) -> Profile:
+    """Draw the cluster in which a story is told: calm but for the story's own doing.
+
+    Sessions last, so that a call may take long and cost nobody the office.
+    """
+    call_s = rng.choice(((0.001, 0.01), (0.001, 0.03), (0.005, 0.03)))
+    return Profile(
+        nodes=2,
+        cleaners=2,
+        images=rng.choice((4, 6)),
+        guest_interval_s=1e9,
+        trouble_s=30.0,
+        report_interval_s=rng.choice((0.2, 0.4)),
+        touch_interval_s=30.0,
+        pass_interval_s=0.3,
+        round_interval_s=rng.choice((0.1, 0.3)),
+        session_timeout_s=12.0,
+        min_age_s=0.1,
+        batch=rng.choice((1, 10)),
+        kept_s=30.0,
+        stale=rng.choice((0.0, 0.2)),
+        lag_s=rng.choice((0.0, 0.05)),
+        touches=False,
+        events=rng.random() < 0.5,
+        odds=Odds(late_s=(4.0, 8.0), call_s=call_s),
+        story=story,
+    )
 
 
 def _some(rng: random.Random, odds: float, *values: float) -> float:

@@ -48,10 +48,10 @@ def _run(world: World) -> Result:
         world.add_cleaner(f"c{number + 1}")
     Troubles(world, profile.trouble_s)
     broken = world.oracle.violations.__len__
-    scheduler.run(profile.trouble_s, lambda: broken() > 0)
+    scheduler.run(profile.trouble_s, lambda: world.over or broken() > 0)
     if broken():
         return world.result(0.0)
-    world.calm = True
+    world.calm, calm_s = True, scheduler.now
     scheduler.tell("world", "all is calm from now on")
     settled = Settled(world)
     scheduler.after(CHECK_S, settled.check)
@@ -61,7 +61,7 @@ def _run(world: World) -> Result:
         world.oracle.say(
             f"not settled in {bound_s(profile):.0f} s: {world.unsettled()}"
         )
-    return world.result(scheduler.now - profile.trouble_s)
+    return world.result(scheduler.now - calm_s)
 
 
 class Settled:

@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sharedcache.cleaner import operator
-from sharedcache.cleaner.finalize import RefusedError
 from sharedcache.cleaner.restore import OperatorRestore
-from sharedcache.core.acts import Signature
-from sharedcache.core.ports import CoordinationError, OutcomeUnknownError, StorageError
-from tests.simulation.memory_storage import MemoryStorage
-from tests.simulation.ports import Scheduled
-from tests.simulation.process import Host, Process, SeededTokens, SimulatedClock
+from tests.simulation.desk import OPERATOR, Word, say
+from tests.simulation.process import Host, Process
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 LONGEST_S = 15.0
-OPERATOR = Signature("operator@desk", 0.0)
 SHORT_S = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """The ports of one operator's command line."""
-
-    zookeeper: Any
-    storage: Any
-    locks: Any
-    clock: Any
-    tokens: Any
-
-
-Word = Callable[[Desk], object]
-"""A command of an operator."""
 
 
 class Troubles:
@@ -107,21 +85,11 @@ class Troubles:
         if host is None:
             return
         self._scheduler.tell(host.name, "loses its power")
-        agent = self._world.agents[host.name]
-        agent.wanted = False
-        host.up, host.witnessed = False, False
-        agent.kill()
         self._off(host)
 
     def _off(self, host: Host) -> None:
-        """Let everything end that runs on a host."""
-        actor, nova = self._world.novas[host.name]
-        actor.kill()
-        nova.end()
-        for guest in self._world.guests.on(host.name):
-            guest.moving = False
-            self._world.guests.run(guest, running=False)
-        host.mount.reset()
+        """Switch a host off, whether its agent has finished or not; boot it later."""
+        self._world.switch_off(host)
         self._scheduler.after(self._for_a_while(0.5), self._boot, host)
 
     def _boot(self, host: Host) -> None:
@@ -135,44 +103,18 @@ class Troubles:
         host = self._some_node()
         if host is None or host.shutting_down:
             return
-        self._scheduler.tell(host.name, "is shut down")
-        host.shutting_down = True
-        actor, nova = self._world.novas[host.name]
-        actor.kill()
-        nova.end()
-        for guest in self._world.guests.on(host.name):
-            guest.moving = False
-            self._world.guests.run(guest, running=False)
-        agent = self._world.agents[host.name]
-        agent.wanted = False
-        agent.stop.asked = True
-        self._scheduler.after(self._for_a_while(1.0), self._stopped, host)
-
-    def _stopped(self, host: Host) -> None:
-        """Switch a host off, whether its agent has finished or not."""
-        host.up, host.witnessed = False, False
-        self._world.agents[host.name].kill()
-        self._off(host)
+        self._world.shut_down(host)
+        self._scheduler.after(self._for_a_while(1.0), self._off, host)
 
     def cut(self) -> None:
         """Cut a host off from ZooKeeper."""
         host = self._random.choice(list(self._world.hosts.values()))
         if host.name in self._world.cut_hosts:
             return
-        self._scheduler.tell(host.name, "is cut off from ZooKeeper")
-        self._world.cut_hosts.add(host.name)
-        self._contacts(host, cut=True)
-        self._scheduler.after(self._for_a_while(), self._heal, host)
-
-    def _heal(self, host: Host) -> None:
-        self._world.cut_hosts.discard(host.name)
-        self._contacts(host, cut=False)
-        self._scheduler.tell(host.name, "reaches ZooKeeper again")
-
-    def _contacts(self, host: Host, *, cut: bool) -> None:
-        for process in self._world.processes():
-            if process.host is host and process.contact is not None:
-                process.contact.change(cut=cut)
+        self._world.cut(host, off=True)
+        self._scheduler.after(
+            self._for_a_while(), lambda _: self._world.cut(host, off=False)
+        )
 
     def hang(self) -> None:
         """Let the storage hang, for one host or for all."""
@@ -266,38 +208,3 @@ class Troubles:
         self._operators += 1
         title = f"operator-{self._operators}"
         say(self._world, title, self._for_a_while(), *words)
-
-
-def say(world: World, title: str, wait_s: float, *words: Word) -> None:
-    """Let an operator give commands, one after the other."""
-    host = world.add_host(title)
-
-    def body(process: Process) -> None:
-        session = process.connect_with(title, 4.0)
-        at = Desk(
-            Scheduled(process, "zookeeper", session),
-            Scheduled(process, "storage", MemoryStorage(host.mount)),
-            Scheduled(process, "locks", process.lock_port()),
-            SimulatedClock(process),
-            SeededTokens(world),
-        )
-        for word in words:
-            _insist(process, word, at)
-            process.actor.sleep(wait_s)
-        process.wanted = False
-
-    Process(world, host, title, body).start()
-
-
-def _insist(process: Process, word: Word, at: Desk) -> None:
-    """Give a command again and again until it is known to be done or refused."""
-    while True:
-        try:
-            at.zookeeper.start(1.0)
-            word(at)
-        except (CoordinationError, OutcomeUnknownError, StorageError):
-            process.actor.sleep(0.5)
-        except RefusedError:
-            return
-        else:
-            return

@@ -7,15 +7,15 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import agents.node
 from agents.process import ProcessFailedError
 from sharedcache.cleaner.finalize import found
-from sharedcache.core.acts import Signature
 from sharedcache.core.ports import StorageError
 from sharedcache.node.world import AgentRefusedError, SupersededError
 from tests.simulation import daemons
+from tests.simulation.desk import OPERATOR
 from tests.simulation.guests import Guests, Nova
 from tests.simulation.hunter import Hunter
 from tests.simulation.memory_disk import Folder, Inode, MemoryDisk
@@ -29,11 +29,12 @@ from tests.simulation.process import (
     Host,
     Process,
 )
-from tests.simulation.profile import Profile, draw
+from tests.simulation.profile import Profile, draw, told
 from tests.simulation.scheduler import Actor, Scheduler
+from tests.simulation.stage import Stage
+from tests.simulation.stories import STORIES
 
 CLUSTER = "simulated"
-OPERATOR = Signature("operator@desk", 0.0)
 OLD_S = 10_000.0
 CHECK_S = 0.5
 
@@ -79,6 +80,7 @@ class World:
     cut_hosts: set[str] = field(default_factory=set)
     calm: bool = False
     acting: str = ""
+    over: bool = False
 
     def __post_init__(self) -> None:
         """Make the servers, the files, and the cluster's identity."""
@@ -96,6 +98,10 @@ class World:
         self.oracle = Oracle(self)
         for name in self.images:
             self.put(name)
+        self.stage: Stage | None = None
+        if self.profile.story:
+            self.stage = Stage(self)
+            STORIES[self.profile.story](self, self.stage)
 
     def storage_time(self) -> float:
         """Read the storage's clock, in seconds."""
@@ -119,7 +125,7 @@ class World:
             storage,
             CLUSTER,
             "identity-of-this-cluster",
-            self.founding_schema,
+            self.founding_schema or self.profile.founding_schema,
             by=OPERATOR,
         )
         session.stop()
@@ -181,6 +187,44 @@ class World:
             nova,
         )
 
+    def shut_down(self, host: Host) -> None:
+        """Begin to stop a compute host in good order."""
+        self.scheduler.tell(host.name, "is shut down")
+        host.shutting_down = True
+        self._end_nova(host)
+        agent = self.agents[host.name]
+        agent.wanted = False
+        agent.stop.asked = True
+
+    def switch_off(self, host: Host) -> None:
+        """End all that runs on a compute host, whether it has finished or not."""
+        host.up, host.witnessed = False, False
+        agent = self.agents[host.name]
+        agent.wanted = False
+        agent.kill()
+        self._end_nova(host)
+        host.mount.reset()
+
+    def _end_nova(self, host: Host) -> None:
+        actor, nova = self.novas[host.name]
+        actor.kill()
+        nova.end()
+        for guest in self.guests.on(host.name):
+            guest.moving = False
+            self.guests.run(guest, running=False)
+
+    def cut(self, host: Host, *, off: bool) -> None:
+        """Cut a host off from ZooKeeper, or let it reach ZooKeeper again."""
+        if off:
+            self.scheduler.tell(host.name, "is cut off from ZooKeeper")
+            self.cut_hosts.add(host.name)
+        else:
+            self.cut_hosts.discard(host.name)
+            self.scheduler.tell(host.name, "reaches ZooKeeper again")
+        for process in self.processes():
+            if process.host is host and process.contact is not None:
+                process.contact.change(cut=off)
+
     def _nova_ended(self, error: BaseException | None) -> None:
         if error is not None:
             raise error
@@ -223,7 +267,7 @@ class World:
             rest = " ".join(f"{key}={value}" for key, value in fields.items())
             self.scheduler.tell(who, f"says {name} {rest}")
         if name == "leading":
-            self.oracle.took_office(int(str(fields["epoch"])))
+            self.oracle.took_office(int(str(fields["epoch"])), who)
         if name == "plan-rejected":
             self.oracle.say(f"{who}: planner and checker disagree: {fields['why']}")
 
@@ -315,5 +359,8 @@ def images_of(count: int) -> list[str]:
 
 
 def profile_of(seed: int | str) -> Profile:
-    """Draw the profile that a seed decides."""
-    return draw(random.Random(f"profile of {seed}"))  # noqa: S311 - a schedule
+    """Draw the profile that a seed decides; ``story:n`` tells that story."""
+    rng = random.Random(f"profile of {seed}")  # noqa: S311 - a schedule
+    story, colon, _ = str(seed).rpartition(":")
+    found = told(story, rng) if colon else draw(rng, tuple(STORIES))
+    return replace(found, **STORIES[found.story].changes) if found.story else found

@@ -1,0 +1,238 @@
+"""Stories of nodes that come, go and start again: sessions, witnesses, seals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sharedcache.cleaner import operator
+from tests.simulation.desk import OPERATOR
+from tests.simulation.stage import CutShortError, Story
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Host
+
+LEADER_S = (4.0, 7.0)
+"""How long the leader has to fall into the trap."""
+
+
+class NewSession(Story):
+    """A node whose guest uses a quarantined file registers with a new session."""
+
+    title = "new-session"
+
+    def tell(self) -> None:
+        """See ``Story``."""
+        here, _ = self.two_hosts()
+        name = self.image()
+        self.feed(but=[name])
+        self.stray(here, name)
+        self.until("it is not on record", lambda: self.taken(name))
+        present = self.round()
+        self.until("no raise", lambda: self.round() > present + 1)
+        process = self.world.agents[here.name]
+        if process.session is None:
+            return
+        joins = self.made(here, "join")
+        half = self.stage.hold(
+            self.agent(here), "commit", when=lambda _: self.made(here, "join") > joins
+        )
+        self.world.zookeeper.end_session(process.session.raw_session)
+        self.caught(half)
+        self.pause(1.0, 3.0)
+        half.release()
+
+
+class SealedHost(Story):
+    """A host that was stopped in good order boots, and ZooKeeper is out of reach.
+
+    A guest begins on it, with a file that nobody else uses.
+    """
+
+    title = "sealed-host"
+
+    def tell(self) -> None:
+        """See ``Story``."""
+        here, there = self.two_hosts()
+        name = self.fresh()
+        self.until("no report", lambda: self.report(here))
+        self.leader()
+        self.shut_down(here)
+        self.cut(here)
+        slow = self.stage.hold(self.agent(here), "witness_write")
+        self.boot(here)
+        self.caught(slow)
+        if not here.may_start_guests():
+            slow.release()
+            self.until("no witness", here.may_start_guests)
+        self.fetch(there, name)
+        self.begin(here, name, self.file(name))
+        self.pause(*LEADER_S)
+        slow.release()
+        self.cut(here, off=False)
+
+
+class Newcomer(Story):
+    """A host that nobody expected starts, and ZooKeeper is out of its reach."""
+
+    title = "newcomer"
+
+    def tell(self) -> None:
+        """See ``Story``."""
+        name = self.fresh()
+        self.leader()
+        self.until("no report", lambda: all(self.report(host) for host in self.hosts))
+        self.pause(0.01, 1.0)
+        host = self.arrives()
+        self.settles_in(host, name)
+        self.pause(*LEADER_S)
+        self.cut(host, off=False)
+
+    def arrives(self) -> Host:
+        """Let the new host boot, cut off as it is."""
+        self.world.cut_hosts.add("n3")
+        self.do(lambda _: self.world.add_node("n3"))
+        return self.world.hosts["n3"]
+
+    def settles_in(self, host: Host, name: str) -> None:
+        """Begin a guest there."""
+        self.until("no witness", host.may_start_guests)
+        self.fetch(host, name)
+        self.begin(host, name, self.file(name))
+
+
+class UnseenNewcomer(Newcomer):
+    """The same, and the leader has just listed the witnesses, or so it remembers.
+
+    The guest begins right after the witness, with a file that is taken later; or by
+    a name that its host remembers, as late as it may.
+    """
+
+    title = "unseen-newcomer"
+    changes = {
+        "cache_s": 2.0,
+        "kept_s": 2.0,
+        "stale": 1.0,
+        "lag_s": 0.0,
+        "cleaners": 1,
+        "round_interval_s": 0.05,
+        "report_interval_s": 0.2,
+    }
+
+    def settles_in(self, host: Host, name: str) -> None:
+        """See ``Newcomer``."""
+        world = self.world
+        slow = self.stage.hold(self.agent(host), "witness_write")
+        late = self.chance(0.5)
+        if late:
+            self.fetch(host, name)
+            inode = self.file(name)
+            self.until("it is not taken", lambda: self.named(name) is None)
+            # The host's kernel looked the name up right before that.
+            host.mount.remember(name, inode)
+            self.pause(0.3, 1.8)
+        self.caught(slow)
+        leader = world.cleaners[self.leader()].host
+        self.until("no look", lambda: self._just_listed(leader), 4.0)
+        slow.release()
+        self.until("no witness", host.may_start_guests)
+        if not late:
+            self.fetch(host, name)
+            inode = self.file(name)
+        if inode is not host.mount.lookup(world.disk.base, name, tempted=True):
+            raise CutShortError("the host has forgotten the name")
+        self.begin(host, name, inode)
+
+    def _just_listed(self, leader: Host) -> bool:
+        """Whether the leader's mount has listed the witnesses a moment ago."""
+        nodes = self.world.disk.nodes
+        kept = None if nodes is None else leader.mount._listings.get(nodes)
+        return kept is not None and self.world.scheduler.now - kept[0] < 0.1
+
+
+class AgentStops(Story):
+    """An agent is stopped while its host goes on, and guests begin there later."""
+
+    title = "agent-stops"
+
+    def tell(self) -> None:
+        """See ``Story``."""
+        here, _ = self.two_hosts()
+        name = self.fresh()
+        self.until("no report", lambda: self.report(here))
+        agent = self.world.agents[here.name]
+        agent.wanted = False
+        agent.stop.asked = True
+        self.until("the agent does not stop", lambda: not agent.running)
+        self.fetch(here, name)
+        self.begin(here, name, self.file(name))
+        self.pause(*LEADER_S)
+        agent.wanted = True
+        self.do(agent.start)
+
+
+class NodeMissing(Story):
+    """A host is out of ZooKeeper's reach; a guest began there before that, or after."""
+
+    title = "node-missing"
+    changes = {"session_timeout_s": 1.5}
+
+    def tell(self) -> None:
+        """See ``Story``."""
+        here, there = self.two_hosts()
+        name = self.image()
+        inode = self.file(name)
+        first = self.begin(there, name, inode)
+        self.until("no report", lambda: self.report(there).get("images"))
+        before = self.chance(0.5)
+        if before:
+            self.begin(here, name, inode)
+            self.until("no report", lambda: self.report(here).get("images"))
+        self.feed(but=[name])
+        self.until(
+            "no later report",
+            lambda: self.report(here).get("storage_time_ns", 0) > inode.mtime_ns,
+        )
+        self.cut(here)
+        self.until("it is still registered", lambda: not self.report(here))
+        if not before:
+            self.begin(here, name, inode)
+        self.world.guests.leave(first, there.name)
+        self.pause(*LEADER_S)
+        self.cut(here, off=False)
+
+
+class ExpungedAlive(Story):
+    """An operator expunges a node that lives, and ZooKeeper goes out of its reach."""
+
+    title = "expunged-alive"
+    changes = {"session_timeout_s": 2.0}
+
+    def tell(self) -> None:
+        """See ``Story``."""
+        here, _ = self.two_hosts()
+        name = self.image()
+        inode = self.file(name)
+        self.begin(here, name, inode)
+        self.until("no report", lambda: self.report(here).get("images"))
+        slow = self.stage.hold(self.agent(here), "sync")
+        self.caught(slow)
+        self.operator(
+            lambda at: operator.expunge(at.zookeeper, at.storage, here.name, OPERATOR)
+        )
+        self.pause(0.5, 1.0)
+        self.cut(here)
+        slow.release()
+        self.pause(*LEADER_S)
+        self.pause(*LEADER_S)
+        self.cut(here, off=False)
+
+
+ALL: tuple[type[Story], ...] = (
+    NewSession,
+    NodeMissing,
+    SealedHost,
+    Newcomer,
+    UnseenNewcomer,
+    ExpungedAlive,
+    AgentStops,
+)
