@@ -91,7 +91,7 @@ simulate: bootstrap ## Run the shipped services under 100,000 schedules
 	@$(BIN)/python -m tests.simulation \
 		$(if $(SCHEDULES),--schedules $(SCHEDULES)) $(if $(FIRST),--first $(FIRST)) \
 		$(if $(SEED),--seed $(SEED)) $(if $(STRIKE),--strike $(STRIKE)) \
-		$(if $(MUTANT),--mutant $(MUTANT))
+		$(if $(MUTANT),--mutant $(MUTANT)) $(if $(STORY),--story $(STORY))
 
 # Every process that a test starts reports what it ran.  TESTS="tests/unit" runs a
 # part, KEEP=1 adds it to what earlier parts ran; tracing makes everything slower,

@@ -10,6 +10,7 @@ import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from rich.console import Console
@@ -25,6 +26,7 @@ from tests.simulation import farm
 from tests.simulation.crash_points import run_struck
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.run import simulate
+from tests.simulation.stories import STORIES
 from tests.simulation.table import print_table
 from tests.simulation.world import Result, profile_of
 
@@ -37,10 +39,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation")
     parser.add_argument("--schedules", type=int, default=100_000)
     parser.add_argument("--first", type=int, default=1, help="the first seed")
-    parser.add_argument("--seed", type=int, help="replay this one, with its trace")
+    parser.add_argument("--seed", help="replay this one, with its trace")
     parser.add_argument(
         "--strike", help="replay one crash point, as operation:change:mode"
     )
+    parser.add_argument("--story", default="", choices=["", *STORIES])
     parser.add_argument("--mutant", default="", choices=["", *MUTANTS])
     parser.add_argument("--table", action="store_true", help="hunt every mutant")
     parser.add_argument("--bases", type=int, default=3, help="hunts for each mutant")
@@ -56,11 +59,14 @@ def main() -> int:
         struck, _ = run_struck(name, int(at), mode, tracing=True)
         return show(chosen.strike, struck)
     if chosen.seed is not None:
-        return replay(chosen.seed, chosen.mutant)
-    return many(range(chosen.first, chosen.first + chosen.schedules), chosen.mutant)
+        seed = int(chosen.seed) if chosen.seed.isdecimal() else chosen.seed
+        return replay(seed, chosen.mutant)
+    numbers = range(chosen.first, chosen.first + chosen.schedules)
+    story = chosen.story
+    return many([f"{story}:{n}" if story else n for n in numbers], chosen.mutant)
 
 
-def replay(seed: int, mutant: str = "") -> int:
+def replay(seed: int | str, mutant: str = "") -> int:
     """Run one seed again and print all that happens."""
     with ExitStack() as stack:
         if mutant:
@@ -79,7 +85,7 @@ def show(what: str, result: Result) -> int:
     return 1 if result.violations else 0
 
 
-def many(seeds: range, mutant: str = "") -> int:
+def many(seeds: Sequence[int | str], mutant: str = "") -> int:
     """Run many seeds; tell each that fails, and how to replay it."""
     console = Console(stderr=True)
     failed, counts, steps = 0, Counter[str](), 0

@@ -23,7 +23,7 @@ def quiet() -> None:
     logging.getLogger("sharedcache").setLevel(logging.CRITICAL)
 
 
-def _work(seeds: list[int], mutant: str) -> list[Result]:
+def _work(seeds: list[int | str], mutant: str) -> list[Result]:
     with ExitStack() as stack:
         if mutant:
             stack.enter_context(MUTANTS[mutant].applied())
@@ -35,7 +35,7 @@ def workers() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def run_many(seeds: Iterable[int], mutant: str = "") -> Iterator[Result]:
+def run_many(seeds: Iterable[int | str], mutant: str = "") -> Iterator[Result]:
     """Run seeds in several processes; give each result once it is there.
 
     Whoever stops listening ends the work.

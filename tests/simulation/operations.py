@@ -16,12 +16,13 @@ from sharedcache.cleaner.recover import Recoverer, survey
 from sharedcache.cleaner.restore import OperatorRestore
 from sharedcache.core.ports import CoordinationError
 from sharedcache.core.recovery import CannotRecoverError, judge
+from tests.simulation.desk import OPERATOR, Desk, Word, say
 from tests.simulation.memory_copies import copy_of, go_back, wipe
 from tests.simulation.memory_disk import Inode, Removal
 from tests.simulation.process import EPOCH_OF_TIME_S, Host
 from tests.simulation.profile import Profile
 from tests.simulation.strikes import Operation, Striker
-from tests.simulation.troubles import OPERATOR, Desk, Troubles, Word, say
+from tests.simulation.troubles import Troubles
 from tests.simulation.world import CLUSTER, World, images_of
 
 QUIET = Profile(

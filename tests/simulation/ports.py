@@ -163,10 +163,7 @@ def perform(
     if changes:
         actor.in_flight = _landing(process, kind, name, call)
     actor.sleep(scheduler.stretch(*odds.call_s) * process.host.slowness)
-    if kind == "storage":
-        _wait_for_storage(process)
-    elif kind == "zookeeper":
-        _wait_for_network(process, name)
+    _wait_for_world(process, kind, name)
     stage = process.world.stage
     if stage is not None:
         strike = stage.before(process, name, args) or strike
@@ -225,6 +222,14 @@ def _landing(
         return None
 
     return landing
+
+
+def _wait_for_world(process: Process, kind: str, name: str) -> None:
+    """Wait for what a call goes through."""
+    if kind == "storage":
+        _wait_for_storage(process)
+    elif kind == "zookeeper":
+        _wait_for_network(process, name)
 
 
 def _wait_for_storage(process: Process) -> None:

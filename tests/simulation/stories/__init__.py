@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tests.simulation.stage import Story
-from tests.simulation.stories import gate, looks, nodes, offices, restores
+from tests.simulation.stories import failures, gate, looks, nodes, offices, restores
+from tests.simulation.story import Story
 
 STORIES: dict[str, type[Story]] = {
     story.title: story
-    for part in (looks, nodes, restores, offices, gate)
+    for part in (looks, failures, nodes, restores, offices, gate)
     for story in part.ALL
 }

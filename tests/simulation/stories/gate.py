@@ -8,9 +8,10 @@ from typing import Any
 from sharedcache.cleaner import operator
 from sharedcache.cleaner.finalize import RefusedError, finalize
 from sharedcache.cleaner.observe import Observer
-from sharedcache.core.ports import Create
+from sharedcache.core.ports import CoordinationError, Create
 from tests.simulation.desk import OPERATOR, Desk
-from tests.simulation.stage import Hold, Story, authorises, writes
+from tests.simulation.stage import Hold, authorises, writes
+from tests.simulation.story import Story, otherwise
 
 LEARNS_S = 1.0
 """Within how many seconds a leader knows of a node of the old naming."""
@@ -76,7 +77,7 @@ class OldNodeMidway(NewsInBetween):
     """A node of the old naming starts while a batch is renamed or unlinked."""
 
     title = "old-node-midway"
-    changes = {"batch": 10, "images": 6, "lag_s": 0.0}
+    changes = otherwise(batch=10, images=6, lag_s=0.0)
 
     def tell(self) -> None:
         """See ``Story``."""
@@ -105,7 +106,7 @@ class OldNodeAsFinalized(NewsInBetween):
     """A node of the old naming reports while an operator finalizes the rollout."""
 
     title = "old-node-as-finalized"
-    changes = {"founding_schema": 1}
+    changes = otherwise(founding_schema=1)
 
     def tell(self) -> None:
         """See ``Story``."""
@@ -130,7 +131,7 @@ class OldNodeAsFinalized(NewsInBetween):
             try:
                 finalize(at.zookeeper, at.storage, seen, "operator", 0.0)
             except RefusedError as error:
-                raise operator.CoordinationError(str(error)) from error
+                raise CoordinationError(str(error)) from error
 
         return self.stage.hold(self.operator(word), "commit", when=writes("rollout"))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sharedcache.cleaner import operator
 from tests.simulation.desk import OPERATOR
-from tests.simulation.stage import CutShortError, Story
+from tests.simulation.story import CutShortError, Story, otherwise
 
 if TYPE_CHECKING:
     from tests.simulation.process import Host
@@ -108,15 +108,15 @@ class UnseenNewcomer(Newcomer):
     """
 
     title = "unseen-newcomer"
-    changes = {
-        "cache_s": 2.0,
-        "kept_s": 2.0,
-        "stale": 1.0,
-        "lag_s": 0.0,
-        "cleaners": 1,
-        "round_interval_s": 0.05,
-        "report_interval_s": 0.2,
-    }
+    changes = otherwise(
+        cache_s=2.0,
+        kept_s=2.0,
+        stale=1.0,
+        lag_s=0.0,
+        cleaners=1,
+        round_interval_s=0.05,
+        report_interval_s=0.2,
+    )
 
     def settles_in(self, host: Host, name: str) -> None:
         """See ``Newcomer``."""
@@ -174,7 +174,7 @@ class NodeMissing(Story):
     """A host is out of ZooKeeper's reach; a guest began there before that, or after."""
 
     title = "node-missing"
-    changes = {"session_timeout_s": 1.5}
+    changes = otherwise(session_timeout_s=1.5)
 
     def tell(self) -> None:
         """See ``Story``."""
@@ -205,7 +205,7 @@ class ExpungedAlive(Story):
     """An operator expunges a node that lives, and ZooKeeper goes out of its reach."""
 
     title = "expunged-alive"
-    changes = {"session_timeout_s": 2.0}
+    changes = otherwise(session_timeout_s=2.0)
 
     def tell(self) -> None:
         """See ``Story``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.simulation.stage import Story
+from tests.simulation.story import Story
 
 STEPS = ("quarantine", "purge")
 LOOKS = ("facts", "locked", "quarantined_facts", "quarantined_locked")

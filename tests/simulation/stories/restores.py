@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from sharedcache.cleaner.restore import OperatorRestore
 from tests.simulation.desk import OPERATOR, Desk
-from tests.simulation.stage import Hold, Story, authorises, writes
+from tests.simulation.stage import Hold, writes
+from tests.simulation.story import Story, otherwise
 
 if TYPE_CHECKING:
     from tests.simulation.process import Host
@@ -251,7 +252,7 @@ class LinkBeforeTheRecord(LateLink):
     """The same, and the restore is asked for before the rename is on record."""
 
     title = "link-before-the-record"
-    changes = {"batch": 1}
+    changes = otherwise(batch=1)
 
     def waits_for(self, leader: str, name: str) -> Hold | None:
         """Hold the record of the rename back."""

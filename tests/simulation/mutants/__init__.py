@@ -1,0 +1,21 @@
+"""Protections of the shipped code, each switched off in turn.
+
+A simulation that cannot fail shows nothing.
+"""
+
+from __future__ import annotations
+
+from tests.simulation.mutants import (
+    liveness,
+    looks,
+    offices,
+    reports,
+    restores,
+    witnesses,
+)
+from tests.simulation.mutants.registry import MUTANTS
+
+PARTS = (looks, restores, offices, reports, witnesses, liveness)
+"""The parts in the order of the table."""
+
+__all__ = ["MUTANTS", "PARTS"]

@@ -1,0 +1,193 @@
+"""Mutants: reports and counters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from sharedcache import ledger
+from sharedcache.cleaner import (
+    act,
+    observe,
+    operator,
+)
+from sharedcache.core.policy import MissingNodes
+from sharedcache.core.ports import (
+    Check,
+    Create,
+)
+from sharedcache.node import publish as node_publish
+from tests.simulation import daemons
+from tests.simulation.memory_zookeeper import MemorySession
+from tests.simulation.mutants.registry import Patch, mutant, no_checker
+
+COUNTERS = (ledger.ROSTER_COUNTER, ledger.VETO_COUNTER)
+
+
+@mutant("the veto counter is not checked", aim="wanted-just-before")
+def no_veto(patch: Patch) -> None:
+    """Authorise whatever nodes have said since the observation."""
+    _without_checks(patch, ledger.VETO_COUNTER)
+
+
+@mutant("neither counters nor manifest versions are checked", aim="wanted-just-before")
+def no_conditions(patch: Patch) -> None:
+    """Authorise on the strength of the observation alone."""
+    _without_checks(patch, ledger.VETO_COUNTER, ledger.ROSTER_COUNTER, "manifest/")
+
+
+@mutant("the roster counter is not checked", "I5", aim="news-in-between")
+def no_roster_counter(patch: Patch) -> None:
+    """Remove whatever nodes have joined since the observation."""
+    _without_checks(patch, ledger.ROSTER_COUNTER)
+    patch.set(act.Actor, "may_go_on", lambda self: self.leadership.check())
+
+
+def _without_checks(patch: Patch, *paths: str) -> None:
+    real = MemorySession.commit
+
+    def commit(self: MemorySession, operations: Sequence[Any]) -> None:
+        kept = [
+            one
+            for one in operations
+            if not (isinstance(one, Check) and one.path.startswith(paths))
+        ]
+        real(self, kept)
+
+    patch.set(MemorySession, "commit", commit)
+
+
+@mutant("quarantine does not check the roster counter", "I5", aim="news-in-between")
+def take_unchecked(patch: Patch) -> None:
+    """Announce a removal whatever nodes have joined since the observation."""
+    real = MemorySession.commit
+
+    def commit(self: MemorySession, operations: Sequence[Any]) -> None:
+        announced = any(
+            isinstance(one, Create) and one.path.startswith("manifest/")
+            for one in operations
+        )
+        kept = [
+            one
+            for one in operations
+            if not (announced and isinstance(one, Check) and one.path in COUNTERS)
+        ]
+        real(self, kept)
+
+    patch.set(MemorySession, "commit", commit)
+
+
+@mutant("the stop flag is not seen", "I5", aim="old-node-midway")
+def no_stop_flag(patch: Patch) -> None:
+    """Go on with a batch whatever became of the roster."""
+    patch.set(act.Actor, "may_go_on", lambda self: self.leadership.check())
+
+
+@mutant(
+    "finalizing does not check the roster counter", "I5", aim="old-node-as-finalized"
+)
+def finalize_unchecked(patch: Patch) -> None:
+    """Finalize whatever nodes have joined since the observation."""
+    real = MemorySession.commit
+
+    def commit(self: MemorySession, operations: Sequence[Any]) -> None:
+        finalizes = any(one.path == ledger.ROLLOUT for one in operations)
+        kept = [
+            one
+            for one in operations
+            if not (finalizes and isinstance(one, Check) and one.path in COUNTERS)
+        ]
+        real(self, kept)
+
+    patch.set(MemorySession, "commit", commit)
+
+
+@mutant("a pause raises no counters", "I5", aim="news-in-between")
+def pause_unheard(patch: Patch) -> None:
+    """Pause without interrupting what is under way."""
+    patch.set(operator, "_interrupting", list)
+
+
+@mutant("counters are read after the reports", aim="wanted-just-before")
+def counters_last(patch: Patch) -> None:
+    """Read the counters as they are when all else has been read."""
+    real = observe.Observer.observe
+
+    def observe_(self: observe.Observer, **kw: Any) -> observe.Observed:
+        found = real(self, **kw)
+        self.coordination.sync()
+        changes = self.coordination.watch(ledger.ROSTER_COUNTER)
+        counters = observe._counters(self.coordination)
+        return replace(found, counters=counters, roster_changes=changes)
+
+    patch.set(observe.Observer, "observe", observe_)
+
+
+@mutant("counters are raised before the capabilities are written", aim="half-published")
+def counter_first(patch: Patch) -> None:
+    """Write the durable half of a report first."""
+
+    def publish(
+        self: Any, report: Any, manifest: Any, conditions: Sequence[Any] = ()
+    ) -> None:
+        packed = ledger.pack_report(report, self.world.tokens.token())
+        if not self.joined():
+            self._register(packed)
+        self._write(report, packed, manifest, conditions)
+        self._register(packed)
+        self.published = report
+
+    patch.set(node_publish.Publisher, "publish", publish)
+
+
+@mutant("the manifest's versions are not checked", aim="wanted-just-before")
+def no_versions(patch: Patch) -> None:
+    """Authorise whatever became of the records since the observation."""
+    _without_checks(patch, "manifest/")
+
+
+@mutant("a new session joins empty", aim="new-session")
+def empty_join(patch: Patch) -> None:
+    """Register with nothing in use, and say the rest later."""
+    real = MemorySession.join
+
+    def join(self: MemorySession, capabilities: Any) -> None:
+        nothing = {
+            "images": b"",
+            "kernels": b"",
+            "ramdisks": b"",
+            "families": b"",
+            "names": [],
+        }
+        real(
+            self,
+            {**capabilities, **nothing, "since": nothing, "sees": [], "saw": []},
+        )
+
+    patch.set(MemorySession, "join", join)
+
+
+@mutant("a roster of members only", aim="node-missing")
+def ephemeral_roster(patch: Patch) -> None:
+    """Forget a node as soon as its session is gone."""
+    no_checker(patch)
+    real = observe.Observer._reports
+
+    def reports(self: observe.Observer) -> Any:
+        found, members, tombstones = real(self)
+        return {n: r for n, r in found.items() if n in members}, members, tombstones
+
+    patch.set(observe.Observer, "_reports", reports)
+    patch.set(observe, "_strangers", lambda *_: [])
+
+
+@mutant("missing nodes do not hold back", aim="node-missing")
+def missing_forgiven(patch: Patch) -> None:
+    """Let a missing node's last report stand, as an operator may waive I1."""
+    real = daemons.cleaner_policy
+
+    def policy(one: Any) -> Any:
+        return replace(real(one), missing_nodes=MissingNodes.LAST_REPORT)
+
+    patch.set(daemons, "cleaner_policy", policy)
