@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 
 from tests.simulation import farm
 from tests.simulation.mutants import MUTANTS, PARTS
 from tests.simulation.mutants.registry import Mutant
+from tests.simulation.run import simulate
 
 BASE = 1_000_000
 """Hunts begin far from the seeds that the tests run, and apart from each other."""
@@ -20,23 +23,15 @@ def seeds_of(mutant: Mutant, first: int, count: int) -> list[int | str]:
     return [f"{mutant.aim}:{n}" if mutant.aim else n for n in numbers]
 
 
-def hunt(mutant: Mutant, first: int, limit: int) -> tuple[int | None, str]:
-    """Return after how many schedules a mutant was found, and what was seen.
-
-    Schedules are counted in the order of their seeds, whoever ran them.
-    """
-    seeds = seeds_of(mutant, first, limit)
-    places = {seed: place for place, seed in enumerate(seeds, 1)}
-    found: dict[int, str] = {}
-    for result in farm.run_many(seeds, mutant.name):
-        place = places[result.seed]
-        if result.violations:
-            found[place] = result.violations[0]
-        if found and place > min(found) + farm.CHUNK * 2 * farm.workers():
-            break
-    if not found:
-        return None, ""
-    return min(found), found[min(found)]
+def hunt(name: str, first: int, limit: int) -> tuple[int | None, str]:
+    """Return after how many schedules a mutant was found, and what was seen."""
+    mutant = MUTANTS[name]
+    with mutant.applied():
+        for place, seed in enumerate(seeds_of(mutant, first, limit), 1):
+            violations = simulate(seed).violations
+            if violations:
+                return place, violations[0]
+    return None, ""
 
 
 def print_table(limit: int, bases: int, only: Sequence[str] = ()) -> None:
@@ -48,17 +43,29 @@ def print_table(limit: int, bases: int, only: Sequence[str] = ()) -> None:
     )
     parts = [part.__name__ for part in PARTS]
     every = sorted(MUTANTS.values(), key=lambda m: parts.index(m.apply.__module__))
-    for mutant in every:
-        if only and mutant.name not in only:
-            continue
-        hunts = [hunt(mutant, BASE * (n + 1), limit) for n in range(bases)]
-        padded = [limit + 1 if count is None else count for count, _ in hunts]
-        median = statistics.median_low(sorted(padded))
-        shown = str(median) if median <= limit else f"over {limit}"
-        after = ", ".join(str(count or "none") for count, _ in hunts)
-        seen = next((what for _, what in hunts if what), "").partition(": ")[2]
-        write(
-            f"| {mutant.rule} | {mutant.serves} | `{mutant.name}` | "
-            f"{mutant.aim or 'any'} | {shown} | {after} | {seen[:90]} |\n"
-        )
-        sys.stdout.flush()
+    chosen = [mutant for mutant in every if not only or mutant.name in only]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(farm.workers(), context, farm.quiet) as pool:
+        hunting = {
+            mutant.name: [
+                pool.submit(hunt, mutant.name, BASE * (n + 1), limit)
+                for n in range(bases)
+            ]
+            for mutant in chosen
+        }
+        for mutant in chosen:
+            hunts = [one.result() for one in hunting[mutant.name]]
+            write(_row(mutant, hunts, limit))
+            sys.stdout.flush()
+
+
+def _row(mutant: Mutant, hunts: Sequence[tuple[int | None, str]], limit: int) -> str:
+    padded = [limit + 1 if count is None else count for count, _ in hunts]
+    median = statistics.median_low(sorted(padded))
+    shown = str(median) if median <= limit else f"over {limit}"
+    after = ", ".join(str(count or "none") for count, _ in hunts)
+    seen = next((what for _, what in hunts if what), "").partition(": ")[2]
+    return (
+        f"| {mutant.rule} | {mutant.serves} | `{mutant.name}` | "
+        f"{mutant.aim or 'any'} | {shown} | {after} | {seen[:90]} |\n"
+    )
