@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from tests.simulation.process import Host
     from tests.simulation.world import World
 
+LATE_S = (1.5, 3.0)
+"""How long a node's next look is put off, so that the leader may act before it."""
+
 LOOKING = frozenset({"look", "facts", "touch"})
 """What an agent asks for right before it reads the round again."""
 
@@ -281,19 +284,80 @@ class Story:
         self.fetch(host, name)
         return guest
 
+    def stray_guest(self) -> tuple[Host, Host, Any]:
+        """Let a guest begin by the name of a file that was taken, and on record.
+
+        Returns its host, the other one, and the guest.  Other files come and go.
+        """
+        here, there = self.two_hosts()
+        name = self.image()
+        self.feed(but=[name])
+        guest = self.stray(here, name)
+        self.until("it is not on record", lambda: self.taken(name))
+        return here, there, guest
+
+    def goes_behind(
+        self, guest: Any, here: Host, there: Host, number: int | None = None
+    ) -> Hold:
+        """Move a guest behind the other host's look in a round, the present one.
+
+        Returns what keeps that host from looking again.
+        """
+        number = self.round() if number is None else number
+        self.until("no look", lambda: self.report(there).get("round") == number)
+        late = self.stage.hold(self.agent(there), "look")
+        self.move(guest, here, there)
+        return late
+
+    def lets_the_leader_act(self, late: Hold) -> None:
+        """Put a host's next look off for a while."""
+        self.pause(*LATE_S)
+        late.release()
+
+    def await_raises(self, count: int) -> None:
+        """Wait until the round was raised so many times."""
+        present = self.round()
+        self.until("no raise", lambda: self.round() >= present + count)
+
+    def source_fails(self, host: Host) -> Any:
+        """Let a host's source fail until its node has said so; return it."""
+        source = host.source
+        if source is None:
+            raise CutShortError("no agent has begun")
+        source.fails = True
+        self.until("no report fails", lambda: self.report(host).get("failures"))
+        return source
+
     def move(self, guest: Any, source: Host, target: Host) -> None:
         """Move a guest with what it has open."""
         guest.moves += 1
         self.world.guests.bind(guest, target, guest.bound[source.name])
         self.world.guests.leave(guest, source.name)
 
+    def unlink_of(self, leader: str, name: str) -> Hold:
+        """Hold a leader back when it comes to unlink a file."""
+        return self.stage.hold(
+            leader, "purge", when=lambda args: args[1].startswith(name)
+        )
+
     def slow_unlink(self, name: str) -> Hold:
         """Wait until a file is authorised, and hold its unlink back."""
-        slow = self.stage.hold(
-            self.leader(), "purge", when=lambda args: args[1].startswith(name)
-        )
+        slow = self.unlink_of(self.leader(), name)
         self.caught(slow)
         return slow
+
+    def is_used_and_taken(
+        self, host: Host, name: str, inode: Inode, slow: Hold
+    ) -> None:
+        """Begin a guest by a name that was restored; let a foreign cleaner take it.
+
+        Then what was held back goes on.
+        """
+        self.until("no restore", lambda: self.named(name) is inode, 3.0)
+        self.begin(host, name, inode)
+        self.foreign(name)
+        slow.release()
+        self.pause(0.2, 0.5)
 
     def wants(self, host: Host, name: str, inode: Inode, within_s: float = 3.0) -> Any:
         """Let a driver declare a name; once the file bears it, its guest begins."""

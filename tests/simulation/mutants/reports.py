@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,13 +16,12 @@ from sharedcache.core.policy import MissingNodes
 from sharedcache.core.ports import (
     Check,
     Create,
+    Set,
 )
 from sharedcache.node import publish as node_publish
 from tests.simulation import daemons
 from tests.simulation.memory_zookeeper import MemorySession
 from tests.simulation.mutants.registry import Patch, mutant, no_checker
-
-COUNTERS = (ledger.ROSTER_COUNTER, ledger.VETO_COUNTER)
 
 
 @mutant("the veto counter is not checked", aim="wanted-just-before")
@@ -44,14 +43,18 @@ def no_roster_counter(patch: Patch) -> None:
     patch.set(act.Actor, "may_go_on", lambda self: self.leadership.check())
 
 
-def _without_checks(patch: Patch, *paths: str) -> None:
+def _without_checks(
+    patch: Patch, *paths: str, where: Callable[[Any], bool] = lambda _: True
+) -> None:
+    """Leave checks of some paths out of transactions that have such an operation."""
     real = MemorySession.commit
 
     def commit(self: MemorySession, operations: Sequence[Any]) -> None:
+        chosen = any(where(one) for one in operations)
         kept = [
             one
             for one in operations
-            if not (isinstance(one, Check) and one.path.startswith(paths))
+            if not (chosen and isinstance(one, Check) and one.path.startswith(paths))
         ]
         real(self, kept)
 
@@ -61,21 +64,11 @@ def _without_checks(patch: Patch, *paths: str) -> None:
 @mutant("quarantine does not check the roster counter", "I5", aim="news-in-between")
 def take_unchecked(patch: Patch) -> None:
     """Announce a removal whatever nodes have joined since the observation."""
-    real = MemorySession.commit
 
-    def commit(self: MemorySession, operations: Sequence[Any]) -> None:
-        announced = any(
-            isinstance(one, Create) and one.path.startswith("manifest/")
-            for one in operations
-        )
-        kept = [
-            one
-            for one in operations
-            if not (announced and isinstance(one, Check) and one.path in COUNTERS)
-        ]
-        real(self, kept)
+    def announces(one: Any) -> bool:
+        return isinstance(one, Create) and one.path.startswith("manifest/")
 
-    patch.set(MemorySession, "commit", commit)
+    _without_checks(patch, ledger.ROSTER_COUNTER, where=announces)
 
 
 @mutant("the stop flag is not seen", "I5", aim="old-node-midway")
@@ -89,18 +82,11 @@ def no_stop_flag(patch: Patch) -> None:
 )
 def finalize_unchecked(patch: Patch) -> None:
     """Finalize whatever nodes have joined since the observation."""
-    real = MemorySession.commit
 
-    def commit(self: MemorySession, operations: Sequence[Any]) -> None:
-        finalizes = any(one.path == ledger.ROLLOUT for one in operations)
-        kept = [
-            one
-            for one in operations
-            if not (finalizes and isinstance(one, Check) and one.path in COUNTERS)
-        ]
-        real(self, kept)
+    def finalizes(one: Any) -> bool:
+        return isinstance(one, Set) and one.path == ledger.ROLLOUT
 
-    patch.set(MemorySession, "commit", commit)
+    _without_checks(patch, ledger.ROSTER_COUNTER, where=finalizes)
 
 
 @mutant("a pause raises no counters", "I5", aim="news-in-between")

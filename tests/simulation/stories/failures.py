@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from tests.simulation.story import Story, otherwise
 
-LATE_S = (1.5, 3.0)
-"""How long a node's next look is put off, so that the leader may act before it."""
-
-
 UNTIL_S = 0.7
 """How long a look waits for a raise to fall into it."""
 
@@ -24,36 +20,19 @@ class SlowFirstLook(Story):
 
     def tell(self) -> None:
         """See ``Story``."""
-        here, there = self.two_hosts()
-        name = self.image()
-        self.feed(but=[name])
-        guest = self.stray(here, name)
-        self.until("it is not on record", lambda: self.taken(name))
-        source = here.source
-        if source is None:
-            return
-        source.fails = True
-        self.until("no report fails", lambda: self.report(here).get("failures"))
+        here, there, guest = self.stray_guest()
+        source = self.source_fails(here)
         if self.chance(0.5):
-            self.until_raised()
+            self.await_raises(1)
         begun = self.round()
         self.until("no report", lambda: self.report(here).get("round") == begun)
         slow = self.stage.hold(self.agent(here), "look")
         source.fails = False
         self.caught(slow)
         self.until("no raise", lambda: self.round() > begun)
-        now = self.round()
-        self.until("no look", lambda: self.report(there).get("round") == now)
-        late = self.stage.hold(self.agent(there), "look")
-        self.move(guest, here, there)
+        late = self.goes_behind(guest, here, there)
         slow.release()
-        self.pause(*LATE_S)
-        late.release()
-
-    def until_raised(self) -> None:
-        """Wait for the next round."""
-        present = self.round()
-        self.until("no raise", lambda: self.round() > present)
+        self.lets_the_leader_act(late)
 
 
 class LookAfterAFailure(Story):
@@ -64,25 +43,12 @@ class LookAfterAFailure(Story):
 
     def tell(self) -> None:
         """See ``Story``."""
-        here, there = self.two_hosts()
-        name = self.image()
-        self.feed(but=[name])
-        guest = self.stray(here, name)
-        self.until("it is not on record", lambda: self.taken(name))
-        source = here.source
-        if source is None:
-            return
-        source.fails = True
-        self.until("no report fails", lambda: self.report(here).get("failures"))
-        present = self.round()
-        self.until("no raise", lambda: self.round() > present)
-        number = self.round()
-        self.until("no look", lambda: self.report(there).get("round") == number)
-        late = self.stage.hold(self.agent(there), "look")
-        self.move(guest, here, there)
+        here, there, guest = self.stray_guest()
+        source = self.source_fails(here)
+        self.await_raises(1)
+        late = self.goes_behind(guest, here, there)
         source.fails = False
-        self.pause(*LATE_S)
-        late.release()
+        self.lets_the_leader_act(late)
 
 
 class BlindHost(Story):

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from tests.simulation.stage import Hold, writes
-from tests.simulation.story import LOOKING, CutShortError, Story, otherwise
-
-LATE_S = (1.5, 3.0)
-"""How long a node's next look is put off, so that the leader may act before it."""
-
+from tests.simulation.story import LATE_S, LOOKING, CutShortError, Story, otherwise
 
 UNTIL_S = 0.7
 """How long a look waits for a raise to fall into it."""
@@ -25,13 +21,8 @@ class LookAcrossARaise(Story):
 
     def tell(self) -> None:
         """See ``Story``."""
-        here, there = self.two_hosts()
-        name = self.image()
-        self.feed(but=[name])
-        guest = self.stray(here, name)
-        self.until("it is not on record", lambda: self.taken(name))
-        present = self.round()
-        self.until("no raise", lambda: self.round() > present + 1)
+        here, there, guest = self.stray_guest()
+        self.await_raises(2)
         # Here the first look of a round is put off ...
         waits = self.first_look_of_a_round(here)
         number = self.round()
@@ -47,8 +38,7 @@ class LookAcrossARaise(Story):
         self.until("no raise", lambda: self.round() > number)
         late = self.stage.hold(self.agent(there), "look")
         slow.release()
-        self.pause(*LATE_S)
-        late.release()
+        self.lets_the_leader_act(late)
 
 
 class BehindALook(Story):
@@ -58,21 +48,12 @@ class BehindALook(Story):
 
     def tell(self) -> None:
         """See ``Story``."""
-        here, there = self.two_hosts()
-        name = self.image()
-        self.feed(but=[name])
-        guest = self.stray(here, name)
-        self.until("it is not on record", lambda: self.taken(name))
-        present = self.round()
-        self.until("no raise", lambda: self.round() > present + 1)
+        here, there, guest = self.stray_guest()
+        self.await_raises(2)
         waits = self.first_look_of_a_round(here)
-        number = self.round()
-        self.until("no look", lambda: self.report(there).get("round") == number)
-        late = self.stage.hold(self.agent(there), "look")
-        self.move(guest, here, there)
+        late = self.goes_behind(guest, here, there)
         waits.release()
-        self.pause(*LATE_S)
-        late.release()
+        self.lets_the_leader_act(late)
 
 
 class SlowLook(Story):
@@ -90,19 +71,15 @@ class SlowLook(Story):
         name = self.image()
         self.feed(but=[name])
         guest = self.stray(here, name)
-        self.until("no window", lambda: self.covered(there, name))
+        self.until("no window", lambda: self.covered(there, guest.name))
         number = self.round()
         self.until("no look", lambda: self.report(here).get("round") == number)
         slow = self.stage.hold(self.agent(here), "look")
         self.caught(slow)
         self.until("no raise", lambda: self.round() > number)
-        number = self.round()
-        self.until("no look", lambda: self.report(there).get("round") == number)
-        late = self.stage.hold(self.agent(there), "look")
-        self.move(guest, here, there)
+        late = self.goes_behind(guest, here, there)
         slow.release()
-        self.pause(*LATE_S)
-        late.release()
+        self.lets_the_leader_act(late)
 
 
 class NameForgotten(Story):
@@ -134,8 +111,7 @@ class NameForgotten(Story):
         self.move(guest, here, there)
         here.mount.forget(self.world.disk.base, name)
         waits.release()
-        self.pause(*LATE_S)
-        late.release()
+        self.lets_the_leader_act(late)
 
 
 class BetweenLooks(Story):
@@ -146,18 +122,13 @@ class BetweenLooks(Story):
 
     def tell(self) -> None:
         """See ``Story``."""
-        here, there = self.two_hosts()
-        name = self.image()
-        self.feed(but=[name])
-        guest = self.stray(here, name)
-        self.until("it is not on record", lambda: self.taken(name))
-        self.until("no window", lambda: self.covered(there, name))
+        here, there, guest = self.stray_guest()
+        self.until("no window", lambda: self.covered(there, guest.name))
         late = self.stage.hold(self.agent(there), "look")
         self.caught(late)
         self.move(guest, here, there)
         self.pause(*LATE_S)
-        self.pause(*LATE_S)
-        late.release()
+        self.lets_the_leader_act(late)
 
 
 class TwoMoves(Story):
@@ -168,13 +139,8 @@ class TwoMoves(Story):
 
     def tell(self) -> None:
         """See ``Story``."""
-        here, there = self.two_hosts()
-        name = self.image()
-        self.feed(but=[name])
-        guest = self.stray(here, name)
-        self.until("it is not on record", lambda: self.taken(name))
-        present = self.round()
-        self.until("no raise", lambda: self.round() > present)
+        here, there, guest = self.stray_guest()
+        self.await_raises(1)
         # There the first look of a round is made; here it is put off.
         waits = self.first_look_of_a_round(here)
         number = self.round()
@@ -211,8 +177,7 @@ class BehindARename(Story):
         self.until("not taken", lambda: self.named(name) is None)
         late = self.stage.hold(self.agent(here), "look")
         self.begin(here, name, inode)
-        self.pause(*LATE_S)
-        late.release()
+        self.lets_the_leader_act(late)
 
 
 class RememberedName(Story):
@@ -246,8 +211,7 @@ class RememberedName(Story):
             raise CutShortError("the name is forgotten")
         self.begin(here, name, inode)
         sure.release()
-        self.pause(*LATE_S)
-        late.release()
+        self.lets_the_leader_act(late)
 
 
 class RoundsInLooks(Story):

@@ -30,14 +30,10 @@ class WantedTooLate(Story):
         inode = self.file(name)
         slow = self.slow_unlink(name)
         if self.chance(0.5):
-            self.wants(here, name, inode)
+            self.world.guests.declare(here, name)
         else:
             self.asks(name)
-            self.until("no restore", lambda: self.named(name) is inode, 3.0)
-            self.begin(here, name, inode)
-        self.foreign(name)
-        slow.release()
-        self.pause(0.2, 0.5)
+        self.is_used_and_taken(here, name, inode, slow)
 
     def asks(self, name: str) -> str:
         """Let an operator restore a file; return who it is."""
@@ -72,17 +68,11 @@ class WantedJustBefore(WantedTooLate):
         self.caught(before)
         rest = self.intends(here, name, by_hand=by_hand)
         self.caught(rest)
-        slow = self.stage.hold(
-            leader, "purge", when=lambda args: args[1].startswith(name)
-        )
+        slow = self.unlink_of(leader, name)
         before.release()
         self.happens(1.0, lambda: slow.caught)
         rest.release()
-        self.until("no restore", lambda: self.named(name) is inode, 3.0)
-        self.begin(here, name, inode)
-        self.foreign(name)
-        slow.release()
-        self.pause(0.2, 0.5)
+        self.is_used_and_taken(here, name, inode, slow)
 
     def intends(self, here: Host, name: str, *, by_hand: bool) -> Hold:
         """Let a file be wanted; hold the restore back once the intent is known."""
@@ -109,9 +99,7 @@ class HalfPublished(WantedTooLate):
         leader = self.leader()
         ready = self.stage.hold(leader, "sync", when=lambda _: self.confirmable(name))
         self.caught(ready)
-        slow = self.stage.hold(
-            leader, "purge", when=lambda args: args[1].startswith(name)
-        )
+        slow = self.unlink_of(leader, name)
         half = self.stage.hold(
             self.agent(here), "commit" if self.chance(0.3) else "update_capabilities"
         )
@@ -120,11 +108,7 @@ class HalfPublished(WantedTooLate):
         ready.release()
         self.happens(3.0, lambda: slow.caught)
         half.release()
-        self.until("no restore", lambda: self.named(name) is inode, 3.0)
-        self.begin(here, name, inode)
-        self.foreign(name)
-        slow.release()
-        self.pause(0.2, 0.5)
+        self.is_used_and_taken(here, name, inode, slow)
 
 
 class MarkedEntry(WantedTooLate):
@@ -140,17 +124,11 @@ class MarkedEntry(WantedTooLate):
         self.until("it is not on record", lambda: self.taken(name))
         rest = self.stage.hold(self.asks(name), "restore")
         leader = self.leader()
-        slow = self.stage.hold(
-            leader, "purge", when=lambda args: args[1].startswith(name)
-        )
+        slow = self.unlink_of(leader, name)
         self.caught(rest)
         self.happens(3.0, lambda: slow.caught)
         rest.release()
-        self.until("no restore", lambda: self.named(name) is inode, 3.0)
-        self.begin(here, name, inode)
-        self.foreign(name)
-        slow.release()
-        self.pause(0.2, 0.5)
+        self.is_used_and_taken(here, name, inode, slow)
 
 
 class LateUnlink(Story):
@@ -233,9 +211,7 @@ class LateLink(Story):
 
     def slow(self, leader: str, name: str) -> Hold:
         """Hold the leader back when the file is authorised."""
-        return self.stage.hold(
-            leader, "purge", when=lambda args: args[1].startswith(name)
-        )
+        return self.unlink_of(leader, name)
 
 
 class EarlierLateLink(LateLink):
