@@ -23,6 +23,15 @@ def seeds_of(mutant: Mutant, first: int, count: int) -> list[int | str]:
     return [f"{mutant.aim}:{n}" if mutant.aim else n for n in numbers]
 
 
+def require_sound(mutant: Mutant, violation: str) -> None:
+    """Refuse a mutant that stumbles over the code that it changes.
+
+    Raises ``RuntimeError``: such a mutant breaks no rule, it is broken itself.
+    """
+    if " died of " in violation:
+        raise RuntimeError(f"{mutant.name} does not fit the code: {violation}")
+
+
 def hunt(name: str, first: int, limit: int) -> tuple[int | None, str]:
     """Return after how many schedules a mutant was found, and what was seen."""
     mutant = MUTANTS[name]
@@ -30,6 +39,7 @@ def hunt(name: str, first: int, limit: int) -> tuple[int | None, str]:
         for place, seed in enumerate(seeds_of(mutant, first, limit), 1):
             violations = simulate(seed).violations
             if violations:
+                require_sound(mutant, violations[0])
                 return place, violations[0]
     return None, ""
 

@@ -22,6 +22,7 @@ from sharedcache.node import publish as node_publish
 from tests.simulation import daemons
 from tests.simulation.memory_zookeeper import MemorySession
 from tests.simulation.mutants.registry import Patch, mutant, no_checker
+from tests.simulation.mutants.restores import no_intent
 
 
 @mutant("the veto counter is not checked", aim="wanted-just-before")
@@ -113,24 +114,45 @@ def counters_last(patch: Patch) -> None:
 @mutant("counters are raised before the capabilities are written", aim="half-published")
 def counter_first(patch: Patch) -> None:
     """Write the durable half of a report first."""
+    write, register = node_publish.Publisher._write, node_publish.Publisher._register
+    late: dict[int, Any] = {}
 
-    def publish(
-        self: Any, report: Any, manifest: Any, conditions: Sequence[Any] = ()
-    ) -> None:
-        packed = ledger.pack_report(report, self.world.tokens.token())
+    def register_later(self: Any, packed: Any) -> bool:
         if not self.joined():
-            self._register(packed)
-        self._write(report, packed, manifest, conditions)
-        self._register(packed)
-        self.published = report
+            return register(self, packed)
+        late[id(self)] = packed
+        return False
 
-    patch.set(node_publish.Publisher, "publish", publish)
+    def write_first(self: Any, *args: Any, **kw: Any) -> None:
+        write(self, *args, **kw)
+        packed = late.pop(id(self), None)
+        if packed is not None:
+            register(self, packed)
+
+    patch.set(node_publish.Publisher, "_register", register_later)
+    patch.set(node_publish.Publisher, "_write", write_first)
 
 
-@mutant("the manifest's versions are not checked", aim="wanted-just-before")
+@mutant("no report raises the veto counter", aim="wanted-just-before")
+def veto_unraised(patch: Patch) -> None:
+    """Publish a use, a sight or an intent without a word to authorisations."""
+    patch.set(node_publish.Spoken, "must_be_heard", lambda *_: False)
+
+
+@mutant("the manifest's versions are not checked", aim="asked-just-before")
 def no_versions(patch: Patch) -> None:
     """Authorise whatever became of the records since the observation."""
     _without_checks(patch, "manifest/")
+
+
+@mutant(
+    "the manifest's versions are not checked, and a restore publishes no intent",
+    aim="asked-just-before",
+)
+def no_versions_no_intent(patch: Patch) -> None:
+    """Take out the versions together with what covers for them."""
+    no_versions(patch)
+    no_intent(patch)
 
 
 @mutant("a new session joins empty", aim="new-session")

@@ -83,6 +83,20 @@ class WantedJustBefore(WantedTooLate):
         return rest
 
 
+class AskedJustBefore(WantedJustBefore):
+    """The same, and the record is marked too: the restore waits with its link."""
+
+    title = "asked-just-before"
+
+    def intends(self, here: Host, name: str, *, by_hand: bool) -> Hold:
+        """Let a file be wanted; hold its link back."""
+        if by_hand:
+            return self.stage.hold(self.asks(name), "restore")
+        rest = self.stage.hold(self.agent(here), "restore")
+        self.world.guests.declare(here, name)
+        return rest
+
+
 class HalfPublished(WantedTooLate):
     """An agent publishes the second half of its intent long after the first.
 
@@ -287,6 +301,7 @@ class RestoreBesideAFetch(Story):
 ALL: tuple[type[Story], ...] = (
     WantedTooLate,
     WantedJustBefore,
+    AskedJustBefore,
     HalfPublished,
     MarkedEntry,
     LateUnlink,
