@@ -30,6 +30,10 @@ help: ## List the targets
 demo: bootstrap ## Show the coordinator at work on this machine
 	@$(BIN)/sharedcache demo
 
+.PHONY: recording
+recording: bootstrap ## Record the demo as the picture in the README
+	@$(BIN)/python scripts/record-demo.py docs/demo.svg
+
 .PHONY: test
 test: bootstrap-tests lint types layers tests user-run ## Run every check and every test
 

@@ -12,11 +12,13 @@ class Claim(enum.Enum):
 
     ELECTED = "one of two cleaners was elected, and the other stands by"
     CLOSED = "compute-3's old kernel naming closed the gate, by name"
+    STAGES = "`rollout status` named who is not ready, and who writes early"
     REFUSED = "`rollout finalize` was refused and named compute-3"
     UNTOUCHED = "the leader passed over a closed gate and took nothing"
     READY = "once compute-3 was upgraded the rollout was ready"
     NOT_YET = "the gate stayed closed until an operator finalized"
     OPENED = "finalizing opened the gate"
+    DOWNGRADE = "an agent set back to schema 1 refused to start, and the gate closed"
     QUARANTINED = "exactly the unused files were quarantined, whole"
     CONFIRMED = "every node looked twice after the rename before any unlink"
     PURGED = "all of them were purged after that"

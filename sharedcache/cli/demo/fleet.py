@@ -147,6 +147,11 @@ class Fleet:
         until = time.monotonic() + _STOP_S
         return {daemon.name: _end(daemon.process, until) for daemon in leaving}
 
+    def await_end(self, name: str) -> int:
+        """Wait for a daemon that ends by itself; return its exit code."""
+        daemon = self._daemons.pop(name)
+        return _end(daemon.process, time.monotonic() + _OPERATOR_S)
+
     def kill(self, name: str) -> int:
         """End a daemon and its helpers with SIGKILL; return its exit code."""
         process = self._daemons.pop(name).process

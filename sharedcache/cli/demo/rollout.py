@@ -16,6 +16,8 @@ OLD_NAMING = ("node-old-kernel-naming", OLD_NODE)
 NOT_FINALIZED = "rollout-not-finalized"
 REFUSED_CODE = 3
 """The exit code of a command that was refused."""
+REFUSED_EXIT = 1
+"""The exit code of an agent that refuses to start."""
 
 _CLOSED_PASS = re.compile(r"\bpass epoch=\d+ gate=closed\b")
 _PASSES = 2
@@ -78,6 +80,14 @@ def show_closed_gate(stage: Stage, start: Start) -> None:
         not status["gate"]["open"]
         and {r for r in reasons if r[0] == OLD_NAMING[0]} == {OLD_NAMING},
         spelled(reasons),
+    )
+    standing = stage.fleet.ask("rollout", "status")
+    waiting = [one["node"] for one in standing["waiting_for"]]
+    early = standing["early_writers"]
+    stage.claims.check(
+        Claim.STAGES,
+        waiting == [OLD_NODE] and set(early) == {*NODES} - {OLD_NODE},
+        f"not ready: {', '.join(waiting)}; early: {', '.join(early)}",
     )
     answer = stage.command("rollout", "finalize", "--yes")
     stage.claims.check(
@@ -162,6 +172,48 @@ def show_rollout(stage: Stage) -> None:
         and status["rollout"]["state"] == "finalized",
         f"{_state(status['rollout'])}, gate {spelled(reasons_of(status))}",
     )
+
+
+def show_downgrade(stage: Stage) -> None:
+    """Set the node back to the old release: it refuses, and holds everything."""
+    screen, fleet = stage.screen, stage.fleet
+    screen.say(f"What if {OLD_NODE} is set back to the old release now?")
+    fleet.stop(OLD_NODE)
+    fleet.start_agent(OLD_NODE, schema_version=1)
+    with screen.waiting("its agent reads the finalized schema on the storage"):
+        code = fleet.await_end(OLD_NODE)
+    why = _refusal(fleet.log_of(OLD_NODE))
+    screen.lines(why)
+    stage.wait_for(
+        "the gate closes, since guests there would be seen by nobody",
+        lambda w: _reasons_name(stage, w, OLD_NODE),
+    )
+    stage.claims.check(
+        Claim.DOWNGRADE,
+        code == REFUSED_EXIT and bool(why),
+        f"exit code {code}; {spelled(reasons_of(stage.status()))}",
+    )
+    fleet.start_agent(OLD_NODE)
+    stage.wait_for("it is upgraded again", lambda w: _open(stage, w))
+
+
+def _refusal(log: str) -> str:
+    """Find the line in which an agent says why it does not start."""
+    found = [line for line in log.splitlines() if "finalized for good" in line]
+    return found[-1].strip() if found else ""
+
+
+def _reasons_name(stage: Stage, waiting: Waiting, node: str) -> bool:
+    status = stage.status()
+    reasons = reasons_of(status)
+    waiting.tell(spelled(reasons))
+    return not status["gate"]["open"] and node in {subject for _, subject in reasons}
+
+
+def _open(stage: Stage, waiting: Waiting) -> bool:
+    status = stage.status()
+    waiting.tell(f"gate: {spelled(reasons_of(status))}")
+    return bool(status["gate"]["purge_open"])
 
 
 def _state(rollout: dict[str, object]) -> str:

@@ -151,6 +151,7 @@ def _story(stage: Stage) -> None:
     start = rollout.show_cache(stage)
     rollout.show_closed_gate(stage, start)
     rollout.show_rollout(stage)
+    rollout.show_downgrade(stage)
     removal.show_removal(stage, start)
     trouble.show_loss(stage)
     trouble.show_restore(stage, start)
