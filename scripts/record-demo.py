@@ -213,7 +213,8 @@ def draw(terminal: Terminal, command: str) -> str:
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" \
 width="{width:.0f}" height="{height:.0f}" role="img" aria-label="{escape(command)}">
 <style>
-text{{white-space:pre;font:12px "DejaVu Sans Mono",Menlo,Consolas,monospace;fill:#e6edf3}}
+text{{white-space:pre;fill:#e6edf3}}
+text{{font:12px "DejaVu Sans Mono",Menlo,Consolas,monospace}}
 #s{{animation:s {whole_s:.1f}s step-end infinite}}
 @keyframes s{{0%{{transform:none}}{"".join(frames)}{last}}}
 </style>
