@@ -38,6 +38,8 @@ END_S = 6.0
 
 CELL, LINE, MARGIN, BAR = 7.22, 15.6, 14, 30
 _DIM = 2
+_WORDS = re.compile(r"\S+(?: \S+)*")
+"""Words with one space between them: not every viewer keeps more."""
 _CONTROL = re.compile(r"\x1b\[(?P<given>[0-9;?]*)(?P<what>[A-Za-z])")
 _COLOURS = {31: "#ff7b72", 32: "#7ee787", 33: "#e3b341", 36: "#79c0ff"}
 
@@ -170,14 +172,12 @@ def pieces(line: list[tuple[str, Style]]) -> Iterator[str]:
         while end < len(line) and line[end][1] == style:
             end += 1
         text = "".join(sign for sign, _ in line[start:end])
-        lead = len(text) - len(text.lstrip())
-        if text.strip():
+        for word in _WORDS.finditer(text):
             # The length is fixed, so that any monospaced font keeps the columns.
-            shown = text.strip()
-            x, length = (start + lead) * CELL, len(shown) * CELL
+            x, length = (start + word.start()) * CELL, len(word[0]) * CELL
             yield (
                 f'<tspan x="{x:.1f}" textLength="{length:.1f}"{style.attributes}>'
-                f"{escape(shown)}</tspan>"
+                f"{escape(word[0])}</tspan>"
             )
         start = end
 
