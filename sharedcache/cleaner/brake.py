@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from sharedcache import ledger
+from sharedcache import audit, ledger
+from sharedcache.cleaner import trail
 from sharedcache.cleaner.observe import Observed
 from sharedcache.cleaner.world import DeposedError, Leadership
 from sharedcache.core import brakecodec, codec
+from sharedcache.core.acts import Act, Deed, Subject
 from sharedcache.core.brakecodec import BrakeNote
 from sharedcache.core.gate import Code, Gate
 from sharedcache.core.model import Unreadable
@@ -70,6 +72,7 @@ class BrakeKeeper:
         if plan.take and observed.seen.approved == plan.digest:
             self._begun = plan.digest, frozenset(taking.name for taking in plan.take)
         writes: list[Operation] = []
+        acts: list[Act] = []
         memory = _memory(observed, plan)
         if memory is not None:
             before = leadership.world.coordination.get(ledger.MEMORY)
@@ -82,8 +85,10 @@ class BrakeKeeper:
             told = self._standing
             data = b"" if told is None else codec.pack(brakecodec.brake_to_record(told))
             writes.append(Set(ledger.BRAKE, data, None))
+            acts = _acts(leadership, told, observed.brake, now)
         if writes:
-            self._write(leadership, writes)
+            self._write(leadership, audit.riding(writes, acts))
+            trail.tell(leadership.world.journal, acts)
 
     def _write(self, leadership: Leadership, writes: list[Operation]) -> None:
         coordination = leadership.world.coordination
@@ -153,6 +158,26 @@ def _same(one: BrakeNote | None, other: BrakeNote | None) -> bool:
     if one is None or other is None:
         return one is other
     return one == replace(other, at=one.at)
+
+
+def _acts(
+    leadership: Leadership, told: BrakeNote | None, before: BrakeNote | None, now: float
+) -> list[Act]:
+    """Tell of a brake that came, that is another one than before, or that ended.
+
+    While the same nodes or the plan brake, the plan's digest may change with
+    every pass; that alone is not told again.
+    """
+    was = set() if before is None else {r.subject for r in before.reasons}
+    here = set() if told is None else {r.subject for r in told.reasons}
+    if was == here:
+        return []
+    deed = Deed.BRAKED if told is not None else Deed.BRAKE_ENDED
+    why = "" if told is None else "; ".join(r.message for r in told.reasons)
+    subjects = tuple(Subject(name) for name in sorted(here or was))
+    by = trail.doer(leadership.world, leadership.epoch)
+    digest = None if told is None else told.digest
+    return [Act(deed, by, now, why, subjects, plan=digest)]
 
 
 def _memory(observed: Observed, plan: Plan) -> Mapping[str, Remembered] | None:

@@ -47,10 +47,16 @@ def finalize(
     nothing, and whoever was a moment later than another finds it done.  The
     inventory of raw-id names is taken in the same transaction.
     """
-    found = observed.rollout
+    found, facts = observed.rollout, observed.seen.facts
     if isinstance(found, Unreadable):
         raise RefusedError(f"the rollout's record cannot be read: {found.why}")
-    facts = observed.seen.facts
+    if not isinstance(facts.on_storage, Cluster) or (
+        facts.on_storage != facts.in_zookeeper
+    ):
+        # The schema would be told to writers of another cluster's directory.
+        raise RefusedError(
+            "directory and ZooKeeper do not name one cluster: see `sharedcache status`"
+        )
     status = rollout.status(found.finalized_schema, facts.nodes, facts.schemas)
     if status.stage is rollout.Stage.FINALIZED:
         publish_schema(storage, found)

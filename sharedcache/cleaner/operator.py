@@ -129,7 +129,9 @@ def release(coordination: Coordination, name: str, by: Signature) -> None:
     except ConflictError as error:
         if error.path != path:
             raise
-        raise RefusedError(f"there is no hold on {name}") from error
+        raise RefusedError(
+            f"there is no hold on {name}: `sharedcache hold list` names those that are"
+        ) from error
 
 
 def holds(coordination: Coordination) -> list[Hold]:
@@ -187,7 +189,10 @@ def expunge(
     coordination.sync()
     record = coordination.get(ledger.node_path(node))
     if record is None and witness is None:
-        raise RefusedError(f"{node} is not on the roster and left no witness")
+        raise RefusedError(
+            f"{node} is not on the roster and left no witness: `sharedcache node "
+            "list` names the nodes that are"
+        )
     incarnation: Incarnation | Unreadable | None = None
     if witness is not None:
         data = witness[0]

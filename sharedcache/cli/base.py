@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -210,13 +211,26 @@ class Connection:
         return observed, as_the_leader_tells(observed, plan)
 
 
+class Needs(enum.Enum):
+    """What must be so before a command asks anything of the cluster."""
+
+    NOTHING = enum.auto()
+    """It tells what is wrong itself, or mends it."""
+    CLUSTER = enum.auto()
+    """ZooKeeper has the cluster: none is not one without nodes, files, holds."""
+    ORDER = enum.auto()
+    """It is the directory's cluster too: an order must not reach another one."""
+
+
 @contextmanager
-def connected(given: Given) -> Iterator[Connection]:
+def connected(given: Given, needs: Needs = Needs.CLUSTER) -> Iterator[Connection]:
     """Open the directory and a session with ZooKeeper for one command.
 
-    Raises ``SettingsError``, ``StorageError``, and ``DisconnectedError`` after
-    ``CONNECT_S`` seconds without an answer.
+    Raises ``SettingsError``, ``StorageError``, ``DisconnectedError`` after
+    ``CONNECT_S`` seconds without an answer, and what ``belonging`` raises for
+    a cluster that is not there or not the directory's.
     """
+    from sharedcache.cleaner import belonging  # noqa: PLC0415 - see wiring
     from sharedcache.cli import wiring  # noqa: PLC0415 - costs half a second
 
     settings = given.settings()
@@ -231,6 +245,10 @@ def connected(given: Given) -> Iterator[Connection]:
         try:
             with output.progress("Connecting to ZooKeeper"):
                 session.start(CONNECT_S)
+            if needs is Needs.CLUSTER:
+                belonging.check_cluster(session, storage, settings.cluster)
+            elif needs is Needs.ORDER:
+                belonging.check_order(session, storage, settings.cluster)
             yield Connection(settings, storage, session)
         finally:
             session.stop()

@@ -14,7 +14,7 @@ from sharedcache import audit, ledger
 from sharedcache.cleaner import operator, trail
 from sharedcache.cleaner.finalize import RefusedError, finalize
 from sharedcache.cleaner.service import CleanerService
-from sharedcache.core.acts import Act, By, Deed, Signature, Subject, rows
+from sharedcache.core.acts import Act, By, Deed, Doer, Signature, Subject, rows
 from sharedcache.core.checker import PlanRejectedError
 from sharedcache.core.model import Authorisation, Unreadable
 from sharedcache.core.ports import Append, Coordination, Create, Delete, Set
@@ -443,6 +443,52 @@ def test_a_leader_that_finalizes_by_itself_is_named(
         (act,) = acts(word, Deed.FINALIZED)
         assert (act.doer.by, act.doer.who, act.doer.epoch) == (By.CLEANER, "c1", 1)
         assert lines(cleaner, Deed.FINALIZED) == list(rows(act))
+
+
+def test_a_brake_is_on_record_once_and_its_end_too(site: Site) -> None:
+    """A plan that changes under the brake is no new brake; one that ends is told."""
+    word, agent = site.session("operator"), site.agent("n1")
+    paths = [site.image(image_id()) for _ in range(6)]
+    policy = replace(FAST, max_share_percent=50.0, max_share_floor=3)
+    cleaner = site.cleaner("c1", policy)
+
+    def braked() -> bool:
+        note = ledger.brake_of(word.get(ledger.BRAKE))
+        return note is not None and note.files == len(paths)
+
+    settle(agent, cleaner, until=braked, what="a brake")
+    first = ledger.brake_of(word.get(ledger.BRAKE))
+    assert first is not None
+    (act,) = acts(word, Deed.BRAKED)
+    assert act.doer == Doer(By.CLEANER, "c1", 1)
+    assert (act.plan, [s.name for s in act.subjects]) == (first.digest, ["plan"])
+    assert "6 of 6" in act.why
+    paths.append(site.image(image_id()))
+    settle(agent, cleaner, until=braked, what="a brake on one more")
+    note = ledger.brake_of(word.get(ledger.BRAKE))
+    assert note is not None
+    assert note.digest != first.digest
+    assert acts(word, Deed.BRAKED) == [act]
+    assert not acts(word, Deed.BRAKE_ENDED)
+    now_ns = operator_time_ns(cleaner)
+    operator.approve(word, note.digest, now_ns, OPERATOR)
+    settle(
+        agent,
+        cleaner,
+        until=lambda: not any(path.exists() for path in paths),
+        what="what was approved is taken",
+    )
+    deeds = [act.deed for act in acts(word)]
+    assert deeds.index(Deed.APPROVED) < deeds.index(Deed.BRAKE_ENDED)
+    assert deeds.index(Deed.BRAKE_ENDED) < deeds.index(Deed.QUARANTINED)
+    assert [line["why"] for line in lines(cleaner, Deed.BRAKED)] == [act.why]
+
+
+def operator_time_ns(cleaner: CleanerService) -> int:
+    """Return the storage's time as the leader saw it last."""
+    observed = cleaner.harvest.observed
+    assert observed is not None
+    return observed.seen.storage_now_ns
 
 
 def test_a_damaged_trail_is_mended_and_a_newer_one_is_left_alone(

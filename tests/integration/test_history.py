@@ -44,7 +44,7 @@ def test_the_life_of_a_file_and_of_a_cluster(cluster: Cluster) -> None:
     """From founding to purge, chosen by name, act, time and number."""
     nothing = cluster.run("history")
     assert nothing.code == 1
-    assert "no such cluster" in nothing.err
+    assert f"ZooKeeper has no cluster {cluster.name}" in nothing.err
 
     cluster.put(UNUSED, b"y" * 500)
     cluster.init()

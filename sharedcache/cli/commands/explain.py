@@ -17,6 +17,7 @@ from sharedcache.cli import explained, output
 from sharedcache.cli.base import (
     Connection,
     Given,
+    Needs,
     common_options,
     connected,
     pass_given,
@@ -61,7 +62,7 @@ def explain(given: Given, name: str, wait_s: float) -> None:
       sharedcache explain /var/lib/nova/instances/_base/swap_512 -f json
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
     asked = name.rstrip("/").rpartition("/")[2]
-    with connected(given) as to:
+    with connected(given, Needs.NOTHING) as to:
         observed, made = to.look()
         told = _explained(to, observed, made, asked)
         with output.progress("Asking for locks"):

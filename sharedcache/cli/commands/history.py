@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sharedcache import audit, ledger
+from sharedcache import audit
 from sharedcache.cli import amounts, output
 from sharedcache.cli.base import Given, common_options, connected, pass_given
 from sharedcache.core.acts import By, Deed, rows
 from sharedcache.core.model import Unreadable
-from sharedcache.core.ports import CoordinationError
 
 if TYPE_CHECKING:
     from sharedcache.cli.data import Data
@@ -95,11 +94,6 @@ def _chosen(
 ) -> Iterator[Data]:
     """Give the rows that are wanted, the newest last, as they are read."""
     coordination.sync()
-    if coordination.get(ledger.IDENTITY) is None:
-        raise CoordinationError(
-            "ZooKeeper holds no such cluster: run `sharedcache init`, or look at "
-            "[sharedcache] zookeeper and cluster"
-        )
     mark = audit.read_mark(coordination)
     if limit is None:
         for told in audit.forward(coordination, mark.oldest, mark.seen):

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from sharedcache.cleaner.finalize import found
 from sharedcache.cli import output, views
-from sharedcache.cli.base import Given, common_options, connected, pass_given
+from sharedcache.cli.base import Given, Needs, common_options, connected, pass_given
 from sharedcache.cli.signing import signature
 from sharedcache.core.schema import SCHEMAS
 
@@ -33,7 +33,7 @@ def init(given: Given, schema: int | None) -> None:
     \b
       sharedcache init --base /var/lib/nova/instances/_base --zookeeper zk1:2181
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
-    with connected(given) as to:
+    with connected(given, Needs.NOTHING) as to:
         done = found(
             to.session,
             to.storage,

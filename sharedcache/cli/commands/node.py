@@ -5,10 +5,12 @@ from __future__ import annotations
 import click
 
 from sharedcache.cleaner import operator
-from sharedcache.cli import data, views
-from sharedcache.cli.base import Given, common_options, connected, pass_given
+from sharedcache.cli import data, output, views
+from sharedcache.cli.base import Given, Needs, common_options, connected, pass_given
 from sharedcache.cli.failure import Failure, RefusedFailure
 from sharedcache.cli.signing import refusals_on_record, signature
+from sharedcache.core.gate import NodeView
+from sharedcache.core.model import Report
 from sharedcache.core.names import is_node_name
 from sharedcache.core.planner import node_of
 
@@ -80,7 +82,7 @@ def expect_nodes(given: Given, names: tuple[str, ...]) -> None:
                 f"{name!r} cannot name a node: letters, digits, dot, dash, underscore"
             )
     by = signature()
-    with connected(given) as to:
+    with connected(given, Needs.ORDER) as to:
         new = [name for name in names if operator.expect(to.session, name, by)]
     given.emit(
         {"expected": list(names), "new": new},
@@ -103,16 +105,33 @@ def expunge_node(given: Given, name: str, *, yes: bool) -> None:
     \b
       sharedcache node expunge compute-7
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
-    if not yes:
-        question = f"Is {name} switched off, and will its guests never run again?"
-        try:
-            sure = click.confirm(question, err=True)
-        except click.Abort as error:
-            raise RefusedFailure("nobody answered: give --yes") from error
-        if not sure:
-            raise RefusedFailure("not expunged, as you say")
-    with connected(given) as to, refusals_on_record(to.session, "expunge", name):
-        operator.expunge(to.session, to.storage, name, signature())
+    with connected(given, Needs.ORDER) as to:
+        if not yes:
+            observed, _ = to.look(scan=False)
+            _ask(name, node_of(observed.seen, name))
+        with refusals_on_record(to.session, "expunge", name):
+            operator.expunge(to.session, to.storage, name, signature())
     given.emit(
         {"expunged": name}, lambda console: console.print(f"{name} is expunged.")
     )
+
+
+def _ask(name: str, view: NodeView | None) -> None:
+    """Say what is known of a node, and ask; raises if the answer is no, or none.
+
+    One that cannot be expunged is not asked about: the order itself says why.
+    """
+    if view is not None and view.member:
+        return
+    if view is not None and isinstance(view.report, Report):
+        output.note(
+            f"{name} is {view.state.value}. Its last report names "
+            f"{len(view.report.now)} files in use; they will not count any more."
+        )
+    question = f"Is {name} switched off, and will its guests never run again?"
+    try:
+        sure = click.confirm(question, err=True)
+    except click.Abort as error:
+        raise RefusedFailure("nobody answered: give --yes") from error
+    if not sure:
+        raise RefusedFailure("not expunged, as you say")

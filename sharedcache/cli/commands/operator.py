@@ -6,9 +6,11 @@ import click
 
 from sharedcache.cleaner import operator
 from sharedcache.cli import output
-from sharedcache.cli.base import Given, common_options, connected, pass_given
+from sharedcache.cli.base import Given, Needs, common_options, connected, pass_given
 from sharedcache.cli.failure import RefusedFailure
 from sharedcache.cli.signing import refusals_on_record, signature
+from sharedcache.core.gate import Code
+from sharedcache.core.plan import Plan
 
 LEAST_DIGEST = 8
 
@@ -23,7 +25,7 @@ def pause(given: Given, why: str) -> None:
     \b
       sharedcache pause --why "storage maintenance"
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
-    with connected(given) as to:
+    with connected(given, Needs.ORDER) as to:
         operator.pause(to.session, why, signature())
     given.emit(
         {"paused": why}, lambda console: console.print("The gate is closed: paused.")
@@ -39,7 +41,7 @@ def resume(given: Given) -> None:
     \b
       sharedcache resume
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
-    with connected(given) as to:
+    with connected(given, Needs.ORDER) as to:
         operator.resume(to.session, signature())
     given.emit({"paused": None}, lambda console: console.print("No longer paused."))
 
@@ -58,20 +60,32 @@ def approve(given: Given, digest: str) -> None:
       sharedcache plan
       sharedcache approve 3f2a9c04e1b7
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
-    with connected(given) as to:
+    with connected(given, Needs.ORDER) as to:
         # What the leader told of its own plan, if it is under a brake.
         observed, plan = to.look()
         if len(digest) < LEAST_DIGEST or not plan.digest.startswith(digest):
             with refusals_on_record(to.session, "approve"):
-                raise RefusedFailure(
-                    f"the plan now is {plan.digest[:12]}, not {digest}: look at it "
-                    "again"
-                )
+                raise RefusedFailure(_not_that_plan(digest, plan))
         now_ns = observed.seen.storage_now_ns
         operator.approve(to.session, plan.digest, now_ns, signature())
     said = {"approved": plan.digest, "for_s": operator.APPROVAL_S}
     given.emit(
         said, lambda console: console.print(f"Approved: plan {plan.digest[:12]}.")
+    )
+
+
+def _not_that_plan(digest: str, plan: Plan) -> str:
+    """Say why an approval of this digest is none, and what to do."""
+    if not any(reason.code is Code.BRAKE for reason in plan.gate.reasons):
+        return (
+            f"there is nothing to approve, no brake is on: the plan now is "
+            f"{plan.digest[:12]}, `sharedcache status` shows the gate"
+        )
+    if len(digest) < LEAST_DIGEST:
+        return f"{digest} is too short: give {LEAST_DIGEST} characters at least"
+    return (
+        f"the plan now is {plan.digest[:12]}, not {digest}: look at it again with "
+        "`sharedcache plan --all`"
     )
 
 
@@ -95,7 +109,7 @@ def add_hold(given: Given, name: str, why: str) -> None:
     \b
       sharedcache hold add da39a3ee5e6b4b0d3255bfef95601890afd80709 --why "golden"
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
-    with connected(given) as to:
+    with connected(given, Needs.ORDER) as to:
         operator.hold(to.session, name, why, signature())
     given.emit(
         {"name": name, "why": why}, lambda console: console.print(f"{name} is held.")
@@ -131,7 +145,7 @@ def remove_hold(given: Given, name: str) -> None:
     \b
       sharedcache hold remove da39a3ee5e6b4b0d3255bfef95601890afd80709
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
-    with connected(given) as to:
+    with connected(given, Needs.ORDER) as to:
         operator.release(to.session, name, signature())
     given.emit(
         {"name": name}, lambda console: console.print(f"{name} is no longer held.")

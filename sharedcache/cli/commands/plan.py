@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from sharedcache.cli import data, views
-from sharedcache.cli.base import Given, common_options, connected, pass_given
+from sharedcache.cli.base import Given, Needs, common_options, connected, pass_given
 
 
 @click.command()
@@ -21,7 +21,7 @@ def plan(given: Given, *, everything: bool) -> None:
       sharedcache plan
       sharedcache plan --all -f json | jq '.files[] | select(.reason == "used")'
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
-    with connected(given) as to:
+    with connected(given, Needs.NOTHING) as to:
         observed, made = to.look()
     said = data.plan(observed, made, everything=everything)
     given.emit(said, lambda console: views.plan(console, said), rows_in="files")

@@ -9,7 +9,7 @@ from sharedcache.adapters.clock import RandomTokens, SystemClock
 from sharedcache.adapters.novalock import NovaNameLocks
 from sharedcache.cleaner.restore import OperatorRestore
 from sharedcache.cli import data, output, views
-from sharedcache.cli.base import Given, common_options, connected, pass_given
+from sharedcache.cli.base import Given, Needs, common_options, connected, pass_given
 from sharedcache.cli.signing import refusals_on_record, signature
 from sharedcache.core.model import NANOSECONDS
 from sharedcache.core.names import classify
@@ -60,7 +60,7 @@ def restore_quarantined(given: Given, name: str) -> None:
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
     asked = name.rstrip("/").rpartition("/")[2]
     with (
-        connected(given) as to,
+        connected(given, Needs.ORDER) as to,
         NovaNameLocks(to.settings.lock_path) as locks,
         SystemClock() as clock,
         output.progress(f"Restoring {asked}"),

@@ -11,7 +11,7 @@ from rich.console import Console
 from sharedcache.adapters.clock import RandomTokens
 from sharedcache.cleaner.recover import Recoverer, Survey, survey
 from sharedcache.cli import output
-from sharedcache.cli.base import Given, common_options, connected, pass_given
+from sharedcache.cli.base import Given, Needs, common_options, connected, pass_given
 from sharedcache.cli.failure import RefusedFailure
 from sharedcache.cli.signing import signature
 from sharedcache.core.model import Cluster, Unreadable
@@ -61,7 +61,7 @@ def recover(
       sharedcache recover --dry-run
       sharedcache recover
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
-    with connected(given) as to:
+    with connected(given, Needs.NOTHING) as to:
         seen, judged = _look(to, anyway=anyway)
         data = _data(to.settings.cluster, seen, judged)
         if judged.problems and not dry_run:

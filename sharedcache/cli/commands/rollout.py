@@ -15,6 +15,7 @@ from sharedcache.cli import data, output, views
 from sharedcache.cli.base import (
     Connection,
     Given,
+    Needs,
     common_options,
     connected,
     pass_given,
@@ -91,7 +92,7 @@ def commit(
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
     if timeout_s is not None and not when_ready:
         raise click.UsageError("--timeout goes with --when-ready")
-    with connected(given) as to:
+    with connected(given, Needs.ORDER) as to:
         observed, _ = to.look(scan=False)
         state = data.rollout_state(observed)
         if state["state"] == Stage.MIXED.value and not when_ready:

@@ -16,6 +16,7 @@ from sharedcache.cli import data, output, views
 from sharedcache.cli.base import (
     Connection,
     Given,
+    Needs,
     common_options,
     connected,
     pass_given,
@@ -55,7 +56,7 @@ def status(given: Given, watch_s: float | None) -> None:
       sharedcache status -f json | jq '.gate.reasons[].code'
       sharedcache status -f value -c gate.purge_open -c quarantine.bytes
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
-    with connected(given) as to:
+    with connected(given, Needs.NOTHING) as to:
         if watch_s is None:
             said = _look(to)
             given.emit(said, lambda console: views.status(console, said))
