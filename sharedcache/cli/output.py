@@ -14,6 +14,7 @@ import click
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -34,6 +35,7 @@ FORMATS = ("table", "json", "yaml", "value")
 
 _PIPED_COLUMNS = 100_000
 _KIB = 1024
+_LAST_COLUMNS = 24
 
 PATIENCE_S = 1.0
 """What takes longer than this is shown as being under way, in seconds."""
@@ -315,7 +317,7 @@ def _value(cell: object) -> str:
 
 def table(*columns: str) -> Table:
     """Make a table; on a narrow terminal cells are folded, never cut."""
-    made = Table(box=box.SIMPLE, pad_edge=False)
+    made = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         number = column in ("bytes", "size", "files", "uses", "round", "epoch")
         made.add_column(column, overflow="fold", justify="right" if number else "left")
@@ -347,6 +349,38 @@ def rows(
 ) -> None:
     """Print a table of rows, or say that there are none."""
     console.print(table_of(columns, data))
+
+
+def records(
+    console: Console, columns: Sequence[str], data: Sequence[Sequence[object]]
+) -> None:
+    """Print a table whose first column is long, if need be below one another.
+
+    Where the rows do not fit the terminal, each is its first cell, whole, to be
+    copied, and the others below it; cells that are not known are left out.
+    """
+    cells = [[cell_of(cell) for cell in row] for row in data]
+    widths = [
+        max(len(name), *(row[at].cell_len for row in cells)) if cells else 0
+        for at, name in enumerate(columns)
+    ]
+    # The last column may fold, if there is some room for it.
+    widths[-1] = min(widths[-1], _LAST_COLUMNS)
+    if sum(widths) + 2 * len(widths) <= console.width:
+        made = table_of(columns, data)
+        if isinstance(made, Table):
+            # Rich folds the widest columns first, and the names are wide.
+            made.columns[0].no_wrap = True
+        console.print(made)
+        return
+    for row in cells:
+        console.print(row[0], soft_wrap=True)
+        told = [
+            f"{name} {cell.plain}"
+            for name, cell in zip(columns[1:], row[1:], strict=True)
+            if cell.plain != "-"
+        ]
+        console.print(Padding(Text(", ".join(told)), (0, 0, 0, 4), expand=False))
 
 
 def fields(console: Console, data: Sequence[tuple[str, object]]) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from sharedcache.cli import output
@@ -26,9 +27,9 @@ def gate(console: Console, data: Data) -> None:
 
 
 def gate_parts(data: Data) -> Iterator[RenderableType]:
-    """Give the gate, and a row for each of its reasons.
+    """Give the gate, and each of its reasons with what to do.
 
-    Nodes with the same reason share a row, so that a thousand of them are read
+    Nodes with the same reason share one, so that a thousand of them are read
     at a glance; ``-f json`` has each.
     """
     yield Text("Gate: ").append_text(gate_word(data))
@@ -37,13 +38,14 @@ def gate_parts(data: Data) -> Iterator[RenderableType]:
     by_code: dict[tuple[str, str], list[Data]] = {}
     for reason in data["reasons"]:
         by_code.setdefault((reason["closes"], reason["code"]), []).append(reason)
-    yield output.table_of(
-        ("closes", "reason", "subject", "what to do"),
-        [
-            [closes, code, some(r["subject"] for r in alike), _advice(alike)]
-            for (closes, code), alike in by_code.items()
-        ],
-    )
+    for (closes, code), alike in by_code.items():
+        head = Text(code, style="bold").append(f" closes {_WHAT[closes]}")
+        head.append(f": {some(r['subject'] for r in alike)}")
+        yield Padding(head, (0, 0, 0, 2), expand=False)
+        yield Padding(Text(_advice(alike)), (0, 0, 0, 6), expand=False)
+
+
+_WHAT = {"all": "all", "purge": "purging"}
 
 
 def _advice(alike: list[Data]) -> str:
@@ -130,6 +132,15 @@ def status_parts(data: Data) -> Iterator[RenderableType]:
         )
 
 
+_WHYS = {
+    "gate": "closes the gate",
+    "uses": "uses them",
+    "sees": "still sees them",
+    "restores": "restores them",
+    "awaited": "is yet to report",
+}
+"""What a node does to the files that it holds back, by ``held_back_by_node``'s why."""
+
 _OF_NODES = ("gate: node-", "used by ", "still seen by ", "seen a while ago by ")
 """How a wait begins that names a node, which has its row in the table by node."""
 
@@ -170,7 +181,10 @@ def _holders(holders: list[Data]) -> Iterator[RenderableType]:
     yield Text("Held back in quarantine, by node:")
     yield output.table_of(
         ("files", "size", "node", "state", "why"),
-        _cut(holders, lambda one: [one["node"], one["state"], one["why"]]),
+        _cut(
+            holders,
+            lambda one: [one["node"], one["state"], [_WHYS[w] for w in one["why"]]],
+        ),
     )
 
 
@@ -188,9 +202,17 @@ def _cut(data: list[Data], cells: Callable[[Data], list[Any]]) -> list[list[Any]
 
 
 def nodes(console: Console, data: list[Data]) -> None:
-    """Show a row for each node."""
-    columns = ("node", "state", "schema", "kernel naming", "uses", "round", "complete")
+    """Show a row for each node, and how many there are in each state."""
+    columns = ("node", "state", "schema", "naming", "uses", "round", "complete")
     output.rows(console, columns, [list(row.values()) for row in data])
+    if data:
+        console.print(_counted([row["state"] for row in data]))
+
+
+def _counted(states: list[str]) -> str:
+    counts = {state: states.count(state) for state in dict.fromkeys(states)}
+    told = ", ".join(f"{count} {state}" for state, count in counts.items())
+    return f"{len(states)} {'node' if len(states) == 1 else 'nodes'}: {told}"
 
 
 def pairs(console: Console, data: Data) -> None:
@@ -212,6 +234,9 @@ def _shown(value: Any) -> Any:
 def plan(console: Console, data: Data) -> None:
     """Show the gate, and a row for each file."""
     gate(console, data["gate"])
+    if not data["files"]:
+        console.print("Nothing to take or purge: `plan --all` says why files are kept.")
+        return
     columns = ("name", "kind", "size", "verdict", "reason", "waiting for")
     made = [
         [
@@ -224,7 +249,7 @@ def plan(console: Console, data: Data) -> None:
         ]
         for one in data["files"]
     ]
-    output.rows(console, columns, made)
+    output.records(console, columns, made)
 
 
 def quarantine(console: Console, data: list[Data]) -> None:
@@ -241,7 +266,10 @@ def quarantine(console: Console, data: list[Data]) -> None:
         ]
         for one in data
     ]
-    output.rows(console, columns, made)
+    if not made:
+        console.print("The quarantine is empty.")
+        return
+    output.records(console, columns, made)
 
 
 def rollout(console: Console, data: Data) -> None:

@@ -110,7 +110,7 @@ class Operator:
         """Let the commands see this."""
 
         @contextmanager
-        def connected(_: object) -> Iterator[FakeConnection]:
+        def connected(*_: object) -> Iterator[FakeConnection]:
             session = ZooKeeperSession("127.0.0.1:1", "demo", "never-started")
             observed = _observed(seen, rollout, brake)
             yield FakeConnection(observed, FakeSettings(), session)
@@ -121,7 +121,7 @@ class Operator:
         """Let the commands meet this error."""
 
         @contextmanager
-        def connected(_: object) -> Iterator[FakeConnection]:
+        def connected(*_: object) -> Iterator[FakeConnection]:
             raise error
             yield
 
@@ -316,7 +316,7 @@ def test_piped_tables_are_whole_and_plain(operator: Operator) -> None:
     shown = operator.run("plan").stdout
     assert name in shown
     assert "\x1b" not in shown
-    assert "none" in operator.run("quarantine", "list").stdout
+    assert "empty" in operator.run("quarantine", "list").stdout
 
 
 def test_yaml_says_what_json_says(operator: Operator) -> None:

@@ -114,6 +114,34 @@ def test_a_cluster_without_a_leader_says_what_to_do() -> None:
     assert "no cleaner can stand for election: the manifest is damaged" in text
 
 
+def test_a_thousand_nodes_take_a_line_each_on_a_narrow_terminal() -> None:
+    """A roster is read line by line; its end says how many are in which state."""
+    rows = [data.node_row(node) for node in big().facts.nodes]
+    for row in rows:
+        row["node"] = row["node"].replace(".cell-1.example.net", ".az1.example.org")
+    lines = [line.rstrip() for line in rendered(80, rows, views.nodes)]  # type: ignore[arg-type]
+    assert max(len(line) for line in lines) <= 80
+    assert sum(line.lstrip().startswith("compute-") for line in lines) == NODES
+    assert lines[-1] == "1000 nodes: 100 missing, 50 degraded, 850 live"
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_names_of_files_stay_whole(columns: int) -> None:
+    """A name is there to be copied: what does not fit goes below it."""
+    seen = big()
+    made = make_plan(POLICY, seen)
+    planned = data.plan(observed(seen), made, everything=True)
+    listed = data.quarantine(observed(seen), made)
+    for lines in (
+        rendered(columns, planned, views.plan),
+        rendered(columns, listed, views.quarantine),  # type: ignore[arg-type]
+    ):
+        assert max(len(line.rstrip()) for line in lines) <= columns
+        assert {D1, D2} <= {line.split()[0] for line in lines if line.strip()}
+    text = " ".join(" ".join(rendered(80, planned, views.plan)).split())
+    assert "verdict keep, reason" in text
+
+
 def test_who_holds_back_is_told_by_node_and_bytes() -> None:
     """A missing node holds everything back, a user what it uses."""
     seen = big()
@@ -174,7 +202,7 @@ def run(
     """Run one command over given looks."""
 
     @contextmanager
-    def connected(_: object) -> Iterator[Fake]:
+    def connected(*_: object) -> Iterator[Fake]:
         yield fake
 
     for module in (status_command, plan_command):

@@ -82,6 +82,17 @@ def test_the_table_says_who_did_what_and_why(
     assert printed(capsys, "table", []) == "none\n"
 
 
+def test_a_row_fits_a_narrow_terminal_in_two_lines() -> None:
+    """What, when and who first; the name whole, to be copied, and why below it."""
+    for row in rows():
+        lines = history.narrow_line(row).splitlines()
+        assert len(lines) == 1 + bool(row["name"] or row["why"] or row["plan"])
+        assert row["name"] is None or lines[1].split()[0] == row["name"]
+    assert max(len(line) for line in history.narrow_head().splitlines()) < 80
+    name = {**rows()[0], "name": "a" * 40, "why": "confirmed by every node, round 1"}
+    assert max(len(one) for one in history.narrow_line(name).splitlines()) < 80
+
+
 def test_a_row_is_printed_before_the_next_is_read(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _COLUMNS = (("when (UTC)", 19), ("act", 13), ("by", 28), ("size", 9), ("name", 40))
 
+WIDE = 130
+"""Columns of a terminal from which on a row of the table is one line."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -86,7 +89,11 @@ def history(
     start = -math.inf if since is None else time.time() - since
     wanted = Wanted(name, frozenset(acts), start)
     with connected(given) as to:
-        given.stream(_chosen(to.session, wanted, limit), head(), line)
+        rows_wanted = _chosen(to.session, wanted, limit)
+        if output.stdout().width < WIDE:
+            given.stream(rows_wanted, narrow_head(), narrow_line)
+        else:
+            given.stream(rows_wanted, head(), line)
 
 
 def _chosen(
@@ -134,17 +141,38 @@ def head() -> str:
 
 def line(row: Mapping[str, Any]) -> str:
     """Return a row as a line of the table; wide cells push the others aside."""
-    when = row["when"]
-    at = "-" if when is None else _at(when)
+    at, size, why = _told(row)
+    cells = (at, row["act"], _who(row), f"{size:>9}", row["name"] or "")
+    padded = [f"{c:<{w}}" for c, (_, w) in zip(cells, _COLUMNS, strict=True)]
+    return output.printable("  ".join([*padded, why]).rstrip())
+
+
+def narrow_head() -> str:
+    """Return the head of the table on a narrow terminal, two lines."""
+    (when, wide), (act, wider), (by, _), (size, _), (name, _) = _COLUMNS
+    return (
+        f"{when:<{wide}}  {act:<{wider}}  {size:>9}  {by}\n    {name} and why, if any"
+    )
+
+
+def narrow_line(row: Mapping[str, Any]) -> str:
+    """Return a row in two lines: what, when and who; below it the name and why."""
+    at, size, why = _told(row)
+    first = f"{at:<19}  {row['act']:<13}  {size:>9}  {_who(row)}"
+    second = "  ".join(part for part in (row["name"], why) if part)
+    lines = [first, f"    {second}"] if second else [first]
+    return "\n".join(output.printable(one) for one in lines)
+
+
+def _told(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return when, how many bytes, and why, as a table tells them."""
+    when, why = row["when"], row["why"]
     size = "" if row["bytes"] is None else output.size(row["bytes"])
-    why = row["why"]
     if row["asked"]:
         why = f"{row['asked']}: {why}"
     if row["plan"] and not why:
         why = f"plan {row['plan'][:12]}"
-    cells = (at, row["act"], _who(row), f"{size:>9}", row["name"] or "")
-    padded = [f"{c:<{w}}" for c, (_, w) in zip(cells, _COLUMNS, strict=True)]
-    return output.printable("  ".join([*padded, why]).rstrip())
+    return "-" if when is None else _at(when), size, why
 
 
 def _who(row: Mapping[str, Any]) -> str:

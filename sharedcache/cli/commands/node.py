@@ -10,9 +10,12 @@ from sharedcache.cli.base import Given, Needs, common_options, connected, pass_g
 from sharedcache.cli.failure import Failure, RefusedFailure
 from sharedcache.cli.signing import refusals_on_record, signature
 from sharedcache.core.gate import NodeView
-from sharedcache.core.model import Report
+from sharedcache.core.model import NodeState, Report
 from sharedcache.core.names import is_node_name
 from sharedcache.core.planner import node_of
+
+LISTED = (NodeState.LIVE, NodeState.SEALED, NodeState.MISSING, NodeState.DEGRADED)
+"""The states that a rostered node can be in."""
 
 
 @click.group()
@@ -26,18 +29,30 @@ def node() -> None:
 
 
 @node.command("list")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice([state.value for state in LISTED]),
+    help="Only nodes in this state, repeatable.",
+)
 @common_options
 @pass_given
-def list_nodes(given: Given) -> None:
+def list_nodes(given: Given, states: tuple[str, ...]) -> None:
     """List the roster, a node a line.
 
     \b
       sharedcache node list
-      sharedcache node list -f value | grep missing
+      sharedcache node list --state missing --state degraded
+      sharedcache node list -f value -c node --state missing
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
     with connected(given) as to:
         observed, _ = to.look(scan=False)
-    rows = [data.node_row(view) for view in observed.seen.facts.nodes]
+    rows = [
+        data.node_row(view)
+        for view in observed.seen.facts.nodes
+        if not states or view.state.value in states
+    ]
     given.emit(rows, lambda console: views.nodes(console, rows))
 
 
