@@ -29,10 +29,15 @@ class LogJournal:
         """Tell one thing that happened."""
         if not self._logger.isEnabledFor(logging.INFO):
             return
-        line = " ".join([name, *(f"{key}={_text(fields[key])}" for key in fields)])
+        line = line_of(name, fields)
         told = {"event": name} | fields | {"event": name}
         # The line is an argument, since it may contain per cent signs.
         self._logger.info("%s", line, extra={_FIELDS: told})
+
+
+def line_of(name: str, fields: Mapping[str, object]) -> str:
+    """Return an event as its line of a text log has it."""
+    return " ".join([name, *(f"{key}={_text(fields[key])}" for key in fields)])
 
 
 class JsonLines(logging.Formatter):

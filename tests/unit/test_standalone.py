@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
+import re
 import stat
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sharedcache.adapters.journal import JsonLines, LogJournal
 from sharedcache.adapters.settings import SettingsError
 from sharedcache.adapters.storage import DirectoryStorage
 from sharedcache.cli.failure import Failure, RefusedFailure
@@ -19,6 +23,7 @@ from sharedcache.cli.standalone.backoff import Backoff
 from sharedcache.cli.standalone.choice import (
     Choice,
     base_of,
+    chain,
     parse_changes,
     render,
     settle,
@@ -353,11 +358,38 @@ class TestLogs:
             "03:04:05 no such server; trying on",
         ]
 
+    def test_acts_are_told_from_a_log_of_json_too(self) -> None:
+        """`log_form = json` is for programs, and nobody watches less for it."""
+        stream = io.StringIO()
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(JsonLines())
+        logger = logging.Logger("sharedcache")  # noqa: LOG001 - one of its own
+        logger.addHandler(handler)
+        LogJournal(logger).event("quarantined", file="abc", epoch=1, why="not used")
+        LogJournal(logger).event("reported", round=1)
+        logger.warning("no such server; trying on")
+        lines = [*stream.getvalue().splitlines(), "{", "{}", '{"time": 1}', "[]"]
+        told = [one.partition(" ") for one in acts(lines)]
+        assert [text for _, _, text in told] == [
+            'quarantined file=abc epoch=1 why="not used"',
+            "no such server; trying on",
+        ]
+        assert all(re.fullmatch(r"\d\d:\d\d:\d\d", at) for at, _, _ in told)
+
 
 def _mark(base: Path, name: str) -> None:
     with DirectoryStorage(str(base)) as storage:
         record = codec.cluster_to_record(Cluster(name, "0" * 32))
         storage.create_marker(codec.to_text(record))
+
+
+def test_parts_find_the_settings_wherever_they_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path is the operator's, and the parts run elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    files = chain(Choice(config_files=("my.conf", "/etc/nova.conf")), Path("/d/s.conf"))
+    assert files == [str(tmp_path / "my.conf"), "/etc/nova.conf", "/d/s.conf"]
 
 
 class TestGuard:

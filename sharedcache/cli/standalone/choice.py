@@ -126,8 +126,11 @@ def render(choice: Choice, state: State) -> str:
 
 
 def chain(choice: Choice, settings_file: Path) -> list[str]:
-    """Return the settings files of the parts, in their order."""
-    return [*choice.config_files, str(settings_file)]
+    """Return the settings files of the parts, in their order.
+
+    The paths are absolute: the parts, and other commands, run elsewhere.
+    """
+    return [*(_absolute(one) for one in choice.config_files), str(settings_file)]
 
 
 def settle(choice: Choice, state: State, path: Path) -> tuple[Settings, State]:

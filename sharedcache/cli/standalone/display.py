@@ -56,10 +56,12 @@ class Display:
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line; without a terminal with its time, as a log has it."""
-        line = Text(text, style=style)
         if not self.terminal:
             line = Text(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
-        self.console.print(line, soft_wrap=True)
+            self.console.print(line, soft_wrap=True)
+            return
+        # What is set off is there to be copied: no line ends in it.
+        self.console.print(Text(text, style=style), soft_wrap=text.startswith(" "))
 
     def act(self, part: str, told: Sequence[str]) -> None:
         """Tell what a part did: in the table, or a line each.

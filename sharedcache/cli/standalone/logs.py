@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+
+from sharedcache.adapters.journal import line_of
 
 LIMIT_BYTES = 8 * 1024 * 1024
 """A log that grows beyond this begins anew; one older piece is kept."""
@@ -116,14 +120,45 @@ _ACTS = frozenset(
 """Events that an operator who watches wants to see (docs/reference.md)."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """One line of a log: the time of day, level, logger, and what it says."""
+
+    time: str
+    level: str
+    logger: str
+    text: str
+
+
 def acts(lines: list[str]) -> Iterator[str]:
-    """Pick from a daemon's lines what is worth telling, each with its time."""
+    """Pick from a daemon's lines what is worth telling, each with its time.
+
+    The lines may be text or JSON, as ``[sharedcache] log_form`` has it.
+    """
     for line in lines:
-        found = _LINE.match(line)
-        if found is None:
+        told = _json(line) if line.startswith("{") else _text(line)
+        if told is None:
             continue
-        event = found["text"].partition(" ")[0]
+        event = told.text.partition(" ")[0]
         # kazoo tells every attempt to connect; our own events say what it means.
-        grave = found["level"] in _GRAVE and found["logger"] == "sharedcache"
+        grave = told.level in _GRAVE and told.logger == "sharedcache"
         if grave or event in _ACTS:
-            yield f"{found['time']} {found['text']}"
+            yield f"{told.time} {told.text}"
+
+
+def _text(line: str) -> _Told | None:
+    found = _LINE.match(line)
+    return None if found is None else _Told(**found.groupdict())
+
+
+def _json(line: str) -> _Told | None:
+    """Read a line of JSON; its time is UTC, shown as this host's as text is."""
+    try:
+        said = json.loads(line)
+        when = datetime.fromisoformat(said.pop("time")).astimezone()
+        level, logger = str(said.pop("level")), str(said.pop("logger"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    event = said.pop("event", None)
+    text = said.get("message") if event is None else line_of(str(event), said)
+    return _Told(f"{when:%H:%M:%S}", level, logger, str(text))

@@ -37,6 +37,8 @@ from sharedcache.cli.standalone.parts import Part, Server, daemon
 from sharedcache.cli.standalone.place import Place, State, new_state
 from sharedcache.cli.standalone.supervisor import Supervisor
 from sharedcache.cli.standalone.watch import Watch
+from sharedcache.core.model import NANOSECONDS
+from sharedcache.core.obstacles import spell
 
 DONE, FAILED = 0, 1
 
@@ -238,8 +240,9 @@ class Standalone:
         ages = settings.cleaner.min_age_s
         self.display.say(
             f"Looking after {settings.base} by {', '.join(settings.agent.sources)}; a "
-            f"file must be unused for {max(ages.values()):g} s (the longest of its "
-            f"kinds) and lie in quarantine for {settings.cleaner.grace_s:g} s"
+            f"file must be unused for {_spelled(max(ages.values()))} (the longest of "
+            f"its kinds) and lie in quarantine for "
+            f"{_spelled(settings.cleaner.grace_s)}"
         )
         files = ":".join(chosen.chain(self.choice, self.place.settings))
         self.display.say("The other commands work against it, for instance:")
@@ -272,6 +275,10 @@ class Standalone:
         told = list(acts(lines))
         if told and not (self.verbose and not self.display.terminal):
             self.display.act(part.name, told)
+
+
+def _spelled(seconds: float) -> str:
+    return spell(int(seconds * NANOSECONDS))
 
 
 def _found(settings: Settings, watch: Watch) -> Founded | str:
