@@ -16,6 +16,7 @@ from sharedcache.cleaner.world import (
     CleanerWorld,
     DeposedError,
     Leadership,
+    SpentEpochError,
 )
 from sharedcache.core import codec, names
 from sharedcache.core.acts import Act, Deed
@@ -47,7 +48,8 @@ def take_office(world: CleanerWorld) -> Leadership | None:
 
     Raises ``CannotStandError`` when it could not succeed anyway,
     ``DeposedError`` when the office was lost on the way,
-    ``CoordinationError`` and ``StorageError`` when the world failed.
+    ``CoordinationError`` and ``StorageError`` when the world failed, and of the
+    latter ``SpentEpochError`` when an epoch's number was used up by it.
     """
     if world.coordination.leader() not in (None, world.name):
         return None
@@ -55,16 +57,24 @@ def take_office(world: CleanerWorld) -> Leadership | None:
     candidacy = world.coordination.campaign()
     if candidacy is None:
         return None
+    leadership: Leadership | None = None
     try:
         audit.prepare(world.coordination)
         leadership = _claim(world, candidacy)
         _make_epoch(leadership)
         Successor(leadership).take_over()
+    except FencedError:
+        world.coordination.resign()
+        raise
+    except StorageError as error:
+        world.coordination.resign()
+        if leadership is None:
+            raise
+        raise SpentEpochError(str(error), error.errno) from error
     except (
         DeposedError,
         CoordinationError,
         OutcomeUnknownError,
-        StorageError,
         codec.RecordError,
     ):
         world.coordination.resign()

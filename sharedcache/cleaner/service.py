@@ -32,6 +32,7 @@ from sharedcache.cleaner.world import (
     InterruptedPassError,
     Leadership,
     NotAuthorisedError,
+    SpentEpochError,
 )
 from sharedcache.core import codec, rollout
 from sharedcache.core.acts import subjects_of
@@ -50,6 +51,8 @@ from sharedcache.core.rate import Pace
 from sharedcache.core.rounds import Confirmation, may_raise, raise_helps
 
 Step = TypeVar("Step", Purging, Renewing)
+
+MOST_DOUBLINGS = 20
 
 STANDING_SHARE = 0.1
 """How often a cleaner stands for election, as a share of the session timeout."""
@@ -71,6 +74,8 @@ class CleanerService:
     _next_pass: float = 0.0
     _next_raise: float = 0.0
     _standing: str = ""
+    _spent: int = 0
+    _not_before: float = 0.0
     _refused: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -96,16 +101,14 @@ class CleanerService:
         # A takeover uses up an epoch, so one that failed is not tried again
         # at once.
         soon_s = min(standing_s, policy.round_interval_s)
+        if self.leadership is None:
+            soon_s = policy.session_timeout_s
         try:
-            if self.leadership is None:
-                soon_s = policy.session_timeout_s
-                self.leadership = take_office(self.world)
-                if self.leadership is None:
-                    self._tell_standing("another leads")
-                    return standing_s
-                self._begin(self.leadership)
-            self.leadership.check()
-            return self.tend(self.leadership)
+            leadership = self.leadership or self._stand()
+            if leadership is None:
+                return max(standing_s, self._not_before - self.world.clock.boottime())
+            leadership.check()
+            return self.tend(leadership)
         except (DeposedError, FencedError, ConflictError) as error:
             if _deposed(error):
                 self.world.journal.event("standing-down", why=error)
@@ -134,6 +137,33 @@ class CleanerService:
             self._tell_failed(error)
         return soon_s
 
+    def _stand(self) -> Leadership | None:
+        """Try once to take office, unless it is too early after a vain try."""
+        if self.world.clock.boottime() < self._not_before:
+            return None
+        try:
+            self.leadership = take_office(self.world)
+        except SpentEpochError as error:
+            self._tell_failed(error)
+            self._wait_longer()
+            return None
+        if self.leadership is None:
+            self._tell_standing("another leads")
+        else:
+            self._begin(self.leadership)
+        return self.leadership
+
+    def _wait_longer(self) -> None:
+        """Stand again later, and later each time: every try uses up an epoch.
+
+        A full disk may stay full for days, and each number leaves a file.
+        """
+        policy = self.world.policy
+        wait_s = policy.session_timeout_s * 2.0 ** min(self._spent, MOST_DOUBLINGS)
+        wait_s = min(wait_s, policy.pass_interval_s)
+        self._spent += 1
+        self._not_before = self.world.clock.boottime() + wait_s
+
     def _tell_failed(self, error: Exception) -> None:
         self.world.journal.event("pass-failed", error=error, kind=type(error).__name__)
 
@@ -160,6 +190,7 @@ class CleanerService:
         self.harvest.begin(leadership.epoch)
         self.trail.begin()
         self._standing = ""
+        self._spent = 0
         self.brakes.begin()
         self.inventory.begin()
         now = self.world.clock.boottime()

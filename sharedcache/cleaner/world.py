@@ -17,6 +17,7 @@ from sharedcache.core.ports import (
     NameLocks,
     Operation,
     Storage,
+    StorageError,
     Tokens,
 )
 
@@ -27,6 +28,10 @@ class DeposedError(Exception):
 
 class CannotStandError(Exception):
     """This cleaner could not lead if it were elected; the message says why."""
+
+
+class SpentEpochError(StorageError):
+    """The storage failed a takeover after its epoch was claimed: that is used up."""
 
 
 class InterruptedPassError(Exception):

@@ -6,7 +6,7 @@ The file system is a small one, and really full at the moment of the write.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,14 @@ from sharedcache.core.ports import StorageError
 from sharedcache.node.service import NodeService
 from tests.support import ExternalServer
 from tests.support.disks import SmallDisk, small_disk
-from tests.support.inprocess import Site, gate_codes, image_id, publish, settle
+from tests.support.inprocess import (
+    FAST,
+    Site,
+    gate_codes,
+    image_id,
+    publish,
+    settle,
+)
 from tests.support.stake import Stake, look_on, told
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.root]
@@ -145,6 +152,21 @@ def test_a_full_disk_at_an_epochs_directory(small: tuple[Site, SmallDisk]) -> No
     assert stake.untouched()
     disk.free()
     settle(agent, cleaner, until=stake.gone, what="it goes on by itself")
+
+
+def test_a_full_disk_uses_up_ever_fewer_epochs(small: tuple[Site, SmallDisk]) -> None:
+    """A disk may stay full for days: a cleaner waits twice as long after each try."""
+    site, disk = small
+    cleaner = site.cleaner("c1", replace(FAST, pass_interval_s=30.0))
+    FullAt(disk).every(cleaner.world.storage, "epoch_make")
+    for tries, most_s in enumerate((4.0, 8.0, 16.0, 30.0, 30.0), 1):
+        assert most_s / 2 < cleaner.step() <= most_s
+        assert most_s / 2 < cleaner.step() <= most_s, "it does not stand meanwhile"
+        assert cleaner.observer.observe(scan=False).epoch.value == tries
+        # The time passes.
+        cleaner._not_before = 0.0
+    disk.free()
+    settle(cleaner, until=lambda: cleaner.leadership, what="it leads")
 
 
 def test_a_full_disk_at_the_seal(small: tuple[Site, SmallDisk]) -> None:

@@ -145,5 +145,6 @@ def _rows(sight: Sight) -> list[tuple[str, Text]]:
 def _standing(one: Standing) -> Text:
     if one.pid is None:
         return Text("down", style="red")
-    again = f", started again {one.restarts} times" if one.restarts else ""
+    times = "once" if one.restarts == 1 else f"{one.restarts} times"
+    again = f", started again {times}" if one.restarts else ""
     return Text(f"process {one.pid}{again}")
