@@ -9,7 +9,12 @@ from __future__ import annotations
 from sharedcache import ledger
 from sharedcache.cleaner.finalize import RefusedError
 from sharedcache.core.model import Cluster, Unreadable
-from sharedcache.core.ports import Coordination, CoordinationError, Storage
+from sharedcache.core.ports import (
+    Coordination,
+    CoordinationError,
+    Storage,
+    StorageError,
+)
 
 _WHERE = "`cluster` and `zookeeper` in the settings"
 
@@ -19,8 +24,8 @@ def check_cluster(coordination: Coordination, storage: Storage, asked: str) -> N
     coordination.sync()
     if coordination.get(ledger.IDENTITY) is not None:
         return
-    disk = ledger.marker_of(storage.read_marker())
-    if not isinstance(disk, Cluster):
+    disk = _named(storage)
+    if disk is None:
         why = f"was `sharedcache init` run? If so, check {_WHERE}"
     elif disk.name != asked:
         why = f"the directory belongs to cluster {disk.name}: check {_WHERE}"
@@ -33,8 +38,9 @@ def check_order(coordination: Coordination, storage: Storage, asked: str) -> Non
     """Raise if an operator's order to the cluster ``asked`` may reach another one.
 
     ``CoordinationError`` if ZooKeeper has no such cluster, ``RefusedError`` if it
-    is not the one that the directory names.  A directory that names none may be
-    one that is not mounted here: the order goes to the cluster that was named.
+    is not the one that the directory names.  A directory that names none, or that
+    cannot be read here, hinders no order, least of all a pause: it goes to the
+    cluster that was named.
     """
     check_cluster(coordination, storage, asked)
     tree = ledger.cluster_of(coordination.get(ledger.IDENTITY))
@@ -43,10 +49,19 @@ def check_order(coordination: Coordination, storage: Storage, asked: str) -> Non
             f"the identity of cluster {asked} in ZooKeeper cannot be read "
             f"({tree.why}): upgrade if it is newer, else `sharedcache recover`"
         )
-    disk = ledger.marker_of(storage.read_marker())
-    if isinstance(disk, Cluster) and disk != tree:
+    disk = _named(storage)
+    if disk is not None and disk != tree:
         other = disk.name if disk.name != asked else f"another {asked}"
         raise RefusedError(
             f"the directory belongs to cluster {other} ({disk.identity}), ZooKeeper's "
             f"{asked} is another one: check `base`, {_WHERE}"
         )
+
+
+def _named(storage: Storage) -> Cluster | None:
+    """Return the cluster that the directory names; ``None`` if it tells none."""
+    try:
+        found = ledger.marker_of(storage.read_marker())
+    except StorageError:
+        return None
+    return found if isinstance(found, Cluster) else None

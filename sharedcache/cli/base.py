@@ -15,7 +15,7 @@ import click
 from sharedcache.adapters import settings as ini
 from sharedcache.adapters.settings import Settings
 from sharedcache.cli import output
-from sharedcache.cli.failure import in_one_line
+from sharedcache.cli.failure import Failure, in_one_line
 
 if TYPE_CHECKING:
     from sharedcache.adapters.storage import DirectoryStorage
@@ -250,5 +250,12 @@ def connected(given: Given, needs: Needs = Needs.CLUSTER) -> Iterator[Connection
             elif needs is Needs.ORDER:
                 belonging.check_order(session, storage, settings.cluster)
             yield Connection(settings, storage, session)
+        except KeyboardInterrupt as error:
+            if needs is not Needs.ORDER:
+                raise
+            raise Failure(
+                "interrupted: `sharedcache history --limit 5` tells whether the order "
+                "took effect"
+            ) from error
         finally:
             session.stop()

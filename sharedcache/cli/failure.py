@@ -78,6 +78,8 @@ def in_one_line() -> Iterator[None]:
     except BrokenPipeError:
         # The reader has seen enough; click ends quietly, as other tools do.
         raise
+    except KeyboardInterrupt as error:
+        raise Failure("interrupted") from error
     except Exception as error:
         if debugging():
             raise

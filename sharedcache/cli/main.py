@@ -12,7 +12,7 @@ import click
 
 from sharedcache import __version__
 from sharedcache.cli.base import LazyGroup, common_options
-from sharedcache.cli.failure import debugging
+from sharedcache.cli.failure import Failure, debugging
 
 _COMMANDS = "sharedcache.cli.commands"
 
@@ -92,6 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             prog_name="sharedcache",
         )
     except KeyboardInterrupt:
+        sys.exit(1)
+    except OSError as error:
+        # Help and version are printed by click, outside of any command.
+        Failure(f"cannot print: {error}").show()
         sys.exit(1)
 
 

@@ -66,6 +66,25 @@ def emit(
         data = _rows_of(data, rows_in, columns)
     if columns:
         data, view = _chosen(data, columns)
+    with _printing():
+        _emit(data, how, view, line=line)
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """Tell a result that cannot be printed from a command that failed."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Failure(
+            f"the result cannot be printed ({error.strerror}); what was asked for was "
+            "done"
+        ) from error
+
+
+def _emit(data: object, how: str, view: View, *, line: bool) -> None:
     if how == "json":
         click.echo(json.dumps(data, indent=None if line else 2))
     elif how == "yaml":
@@ -113,12 +132,16 @@ def _cell(value: object) -> object:
 def _at(row: Mapping[str, object], column: str) -> object:
     """Look a column up; ``gate.open`` is the key ``open`` of the key ``gate``."""
     found: object = row
+    within = ""
     for key in column.split("."):
-        if not isinstance(found, Mapping) or key not in found:
+        if not isinstance(found, Mapping):
+            raise SettingsFailure(f"there is no column {column}: {within} has no keys")
+        if key not in found:
+            where = f" in {within}" if within else ""
             raise SettingsFailure(
-                f"there is no column {column}; there are: {', '.join(row)}"
+                f"there is no column {column}; there are{where}: {', '.join(found)}"
             )
-        found = found[key]
+        found, within = found[key], key
     return found
 
 

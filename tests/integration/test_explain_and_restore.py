@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import struct
 
@@ -10,6 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 from kazoo.client import KazooClient
 
+from sharedcache.cleaner import operator
+from sharedcache.cli.base import Connection
 from sharedcache.cli.main import cli
 from tests.support.cluster import Cluster, cache_name, image_id
 
@@ -26,7 +29,8 @@ def test_a_used_file_is_explained_with_its_nodes(cluster: Cluster) -> None:
     cluster.agent("n1", uses={"images": [USED]}, touch_interval_s=9e6)
     cluster.agent("n2")
     cluster.wait_live("n1", "n2")
-    cluster.ask("hold", "add", cache_name(USED), "--why", "golden")
+    held = cluster.ask("hold", "add", cache_name(USED), "--why", "golden")
+    assert held["where"] == ["cache"]
     told = cluster.ask("explain", cache_name(USED))
     assert (told["where"], told["verdict"], told["reason"]) == (
         ["cache"],
@@ -196,6 +200,33 @@ def test_an_order_does_not_reach_the_cluster_of_another_directory(
     assert ask(cluster, "pause", *wrong).exit_code == 0
     assert cluster.gate_codes() >= {"paused"}
     assert ask(cluster, "rollout", "finalize", "--yes", *wrong).exit_code == 3
+
+
+def test_a_hold_on_a_name_that_is_nowhere_is_told(cluster: Cluster) -> None:
+    """A typing error would keep a file that is not there, and lose the one that is."""
+    cluster.init()
+    answer = ask(cluster, "hold", "add", cache_name(OTHER), "-f", "json")
+    assert answer.exit_code == 0, answer
+    assert json.loads(answer.stdout)["where"] == []
+    assert "is it spelt right?" in answer.stderr
+
+
+def test_an_order_that_is_interrupted_says_how_to_learn_of_it(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After Ctrl-C nobody knows whether a pause took effect: history does."""
+    cluster.init()
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(operator, "pause", interrupted)
+    answer = ask(cluster, "pause")
+    assert answer.exit_code == 1
+    assert "sharedcache history" in answer.stderr
+    monkeypatch.setattr(Connection, "look", interrupted)
+    answer = ask(cluster, "status")
+    assert (answer.exit_code, answer.stderr) == (1, "sharedcache: interrupted\n")
 
 
 def test_a_mistyped_cluster_leaves_no_trace(cluster: Cluster) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from sharedcache.cli import start
 from sharedcache.cli.main import cli
 
 COLUMNS = 80
@@ -83,3 +87,30 @@ def test_completion_knows_commands_that_are_loaded_late() -> None:
     }
     result = CliRunner().invoke(cli, [], env=asked, prog_name="sharedcache")
     assert "plain,restore" in result.output
+
+
+def test_ctrl_c_while_loading_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Loading takes a second on a busy machine, in which people change their mind."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    loading = SimpleNamespace(main=interrupted)
+    monkeypatch.setitem(sys.modules, "sharedcache.cli.main", loading)
+    with pytest.raises(SystemExit) as ended:
+        start.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.strip() == "sharedcache: interrupted"
+
+
+def test_the_first_step_loads_next_to_nothing() -> None:
+    """What is loaded before Ctrl-C is heard takes a few milliseconds."""
+    code = "import sys; import sharedcache.cli.start; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
+    loaded = set(done.stdout.split())
+    assert "sharedcache.cli.start" in loaded
+    assert not loaded & {"click", "rich", "kazoo", "logging", "oslo_config"}

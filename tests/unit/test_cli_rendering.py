@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +19,7 @@ from sharedcache.cleaner.observe import Counters, Observed
 from sharedcache.cli import data, explained, output, views
 from sharedcache.cli.commands import plan as plan_command
 from sharedcache.cli.commands import status as status_command
+from sharedcache.cli.failure import Failure, SettingsFailure
 from sharedcache.cli.main import cli
 from sharedcache.core.explain import explain
 from sharedcache.core.inventory import Inventory, OldName
@@ -336,3 +339,24 @@ def test_what_is_urgent_is_the_advice() -> None:
     unrostered = replace(ready, facts=replace(ready.facts, strangers=("n9",)))
     stranger = replace(held, seen=unrostered)
     assert data.rollout_state(stranger)["advice"].startswith("n9 left a trace")
+
+
+def test_a_result_that_cannot_be_printed_is_told_from_a_failure() -> None:
+    """A full disk behind standard output must not look like an order not taken."""
+
+    def full(_: Console) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(Failure, match=r"No space left on device.*was done"):
+        output.emit({}, "table", full)
+
+
+def test_a_wrong_key_below_a_column_names_the_keys_there() -> None:
+    """`gate.opne` is answered with what the gate has."""
+    row = {"gate": {"open": True, "reasons": []}, "epoch": 1}
+    with pytest.raises(SettingsFailure, match="there are in gate: open, reasons"):
+        output.emit(row, "table", print, columns=["gate.opne"])
+    with pytest.raises(SettingsFailure, match="epoch has no keys"):
+        output.emit(row, "table", print, columns=["epoch.open"])
+    with pytest.raises(SettingsFailure, match="there are: gate, epoch"):
+        output.emit(row, "table", print, columns=["gat"])

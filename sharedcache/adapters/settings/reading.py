@@ -108,7 +108,10 @@ def _from_files(paths: Sequence[str]) -> cfg.ConfigOpts:
             default_config_dirs=[],
             use_env=False,
         )
-    except (cfg.Error, OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        names = " or ".join(paths)
+        raise SettingsError(f"{names} is not text: {_one_line(error)}") from error
+    except (cfg.Error, OSError) as error:
         raise SettingsError(_one_line(error)) from error
     return values
 

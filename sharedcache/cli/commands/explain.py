@@ -62,6 +62,8 @@ def explain(given: Given, name: str, wait_s: float) -> None:
       sharedcache explain /var/lib/nova/instances/_base/swap_512 -f json
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
     asked = name.rstrip("/").rpartition("/")[2]
+    if not asked:
+        raise click.BadParameter(f"{name!r} names no file", param_hint="NAME")
     with connected(given, Needs.NOTHING) as to:
         observed, made = to.look()
         told = _explained(to, observed, made, asked)
@@ -170,5 +172,6 @@ def _nowhere(told: Explanation) -> str:
         )
     return (
         f"{told.name} is neither in the cache directory nor in quarantine, and no "
-        "node says that it uses it: `sharedcache plan --all` names what is there"
+        "node says that it uses it: `sharedcache plan --all` names what is there, "
+        f"`sharedcache history {told.name}` tells whether it was removed"
     )

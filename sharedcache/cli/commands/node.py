@@ -120,6 +120,8 @@ def expunge_node(given: Given, name: str, *, yes: bool) -> None:
     \b
       sharedcache node expunge compute-7
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
+    if not name or "/" in name:
+        raise click.BadParameter(f"{name!r} cannot name a node")
     with connected(given, Needs.ORDER) as to:
         if not yes:
             observed, _ = to.look(scan=False)

@@ -6,11 +6,19 @@ import click
 
 from sharedcache.cleaner import operator
 from sharedcache.cli import output
-from sharedcache.cli.base import Given, Needs, common_options, connected, pass_given
+from sharedcache.cli.base import (
+    Connection,
+    Given,
+    Needs,
+    common_options,
+    connected,
+    pass_given,
+)
 from sharedcache.cli.failure import RefusedFailure
 from sharedcache.cli.signing import refusals_on_record, signature
 from sharedcache.core.gate import Code
 from sharedcache.core.plan import Plan
+from sharedcache.core.ports import CoordinationError, OutcomeUnknownError, StorageError
 
 LEAST_DIGEST = 8
 
@@ -111,9 +119,32 @@ def add_hold(given: Given, name: str, why: str) -> None:
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
     with connected(given, Needs.ORDER) as to:
         operator.hold(to.session, name, why, signature())
+        where = _where(to, name)
+    if where == []:
+        output.note(
+            f"There is no {name} now, in the cache or in quarantine: is it spelt "
+            "right? The hold counts for a file that gets this name."
+        )
     given.emit(
-        {"name": name, "why": why}, lambda console: console.print(f"{name} is held.")
+        {"name": name, "why": why, "where": where},
+        lambda console: console.print(f"{name} is held."),
     )
+
+
+def _where(to: Connection, name: str) -> list[str] | None:
+    """Tell where the file is; ``None`` if that cannot be found out now.
+
+    The order stands already: whatever fails here is no failure of it.
+    """
+    try:
+        seen = to.look()[0].seen
+    except (CoordinationError, OutcomeUnknownError, StorageError):
+        return None
+    there = {
+        "cache": name in seen.files.names,
+        "quarantine": any(entry.name == name for entry in seen.entries),
+    }
+    return [place for place, found in there.items() if found]
 
 
 @hold.command("list")
