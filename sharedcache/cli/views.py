@@ -235,7 +235,10 @@ def plan(console: Console, data: Data) -> None:
     """Show the gate, and a row for each file."""
     gate(console, data["gate"])
     if not data["files"]:
-        console.print("Nothing to take or purge: `plan --all` says why files are kept.")
+        word = "why files are kept"
+        if any(reason["code"] == "brake" for reason in data["gate"]["reasons"]):
+            word = "what the brake holds back"
+        console.print(f"Nothing to take or purge: `plan --all` says {word}.")
         return
     columns = ("name", "kind", "size", "verdict", "reason", "waiting for")
     made = [

@@ -41,7 +41,8 @@ def brakes(policy: CleanerPolicy, seen: Observation, take: Sequence[Taking]) -> 
         what = f"a pass would take {len(take)} of {len(seen.files)} files, more than "
         reasons.append(
             _brake(
-                "plan", f"{what}its share: look at `sharedcache plan`, then {advice}"
+                "plan",
+                f"{what}its share: look at `sharedcache plan --all`, then {advice}",
             )
         )
     reasons.extend(_brake(shrink.node, f"{_told(shrink)}{advice}") for shrink in shrunk)
@@ -61,7 +62,8 @@ def _told(shrink: Shrink) -> str:
     return (
         f"{shrink.node} reports {shrink.now} used files, {shrink.was} before, and "
         f"nobody uses {len(shrink.lost)} of them now: look at that host (are its "
-        "instances mounted?); if they are gone for good, "
+        "instances mounted? Was a driver started again, and has yet to declare its "
+        "uses?); if they are gone for good, "
     )
 
 

@@ -65,7 +65,7 @@ def approve(given: Given, digest: str) -> None:
     gate's reason `brake` names the digest; its first 8 characters are enough.
 
     \b
-      sharedcache plan
+      sharedcache plan --all
       sharedcache approve 3f2a9c04e1b7
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
     with connected(given, Needs.ORDER) as to:
