@@ -162,6 +162,9 @@ ORDERS = (
     ("node", "expect", "compute-9"),
     ("node", "expunge", "compute-9", "--yes"),
     ("rollout", "finalize", "--yes"),
+    ("rollout", "hold"),
+    ("rollout", "release"),
+    ("rollout", "acknowledge", "--all", "--yes"),
     ("quarantine", "restore", "0" * 40),
 )
 """Every order that an operator gives."""

@@ -255,7 +255,7 @@ def acknowledge_names(
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
     if everything == bool(names):
         raise click.UsageError("give the names, or --all")
-    with connected(given) as to:
+    with connected(given, Needs.ORDER) as to:
         if not yes:
             observed, _ = to.look()
             state = data.rollout_state(observed)
@@ -283,7 +283,7 @@ def hold(given: Given, why: str) -> None:
     \b
       sharedcache rollout hold --why "rack 7 is off until Monday"
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
-    with connected(given) as to:
+    with connected(given, Needs.ORDER) as to:
         operator.hold_rollout(to.session, why, signature())
     given.emit({"held": why}, lambda console: console.print("The rollout is held."))
 
@@ -297,7 +297,7 @@ def release(given: Given) -> None:
     \b
       sharedcache rollout release
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
-    with connected(given) as to:
+    with connected(given, Needs.ORDER) as to:
         operator.release_rollout(to.session, signature())
     given.emit(
         {"held": None}, lambda console: console.print("The rollout is no longer held.")
