@@ -307,6 +307,37 @@ def test_guest_between_looks(source: LibvirtSource, host: Host, daemon: Daemon) 
     assert (told.uses, told.unbroken) == (Uses(), True)
 
 
+def test_what_a_running_guest_is_given(
+    source: LibvirtSource, host: Host, daemon: Daemon
+) -> None:
+    """A medium and an image's id that come and go between two looks are told."""
+    drive = (
+        '<disk type="file" device="cdrom"><driver name="qemu" type="raw"/>'
+        '<target dev="hda" bus="ide"/></disk>'
+    )
+    disk = host.overlay("g/disk", host.image(X))
+    xml = host.xml("g", disk)
+    xml.write_text(xml.read_text().replace("</devices>", f"{drive}</devices>"))
+    daemon.virsh("define", str(xml))
+    # Paused: a guest's firmware would open and close the drive meanwhile.
+    daemon.virsh("start", "g", "--paused")
+    source.look()
+    source.between()
+    medium = str(host.image(Y))
+    daemon.virsh("change-media", "g", "hda", medium, "--insert", "--live")
+    daemon.virsh("change-media", "g", "hda", "--eject", "--live", "--force")
+    assert same(source, host) == {X}
+    told = source.between()
+    assert Y in set(told.uses.cache_names()) or not told.unbroken
+    nova = ("metadata", "g", "http://openstack.org/xmlns/libvirt/nova/1.1")
+    root = f'<instance><root type="image" uuid="{IMAGE}"/></instance>'
+    daemon.virsh(*nova, "--key", "nova", "--set", root, "--config")
+    daemon.virsh(*nova, "--remove", "--config")
+    assert same(source, host) == {X}
+    told = source.between()
+    assert digest_of(IMAGE) in told.uses.images or not told.unbroken
+
+
 def test_guest_that_nobody_could_read(
     source: LibvirtSource, host: Host, daemon: Daemon
 ) -> None:

@@ -250,6 +250,9 @@ class Host:
                     listed = daemon._virsh(("domblklist", name, "--details", *mode))
                     for line in listed.stdout.splitlines():
                         disk = line.split()[3]
+                        if disk == "-":
+                            # An empty drive.
+                            continue
                         found |= {
                             link
                             for link in chain_of(disk)

@@ -138,6 +138,26 @@ def test_what_is_handed_on() -> None:
     assert passed == ("/i/d1", "/i/d2", "/i/d3", "/i/d4")
 
 
+@pytest.mark.parametrize(
+    ("argument", "path"),
+    [
+        ("file=/i x/d,format=qcow2", "/i x/d"),
+        ("file=/i,,x/d,format=qcow2", "/i,x/d"),
+        ("format=qcow2,file=/i x/d", "/i x/d"),
+        ("/i x/d", "/i x/d"),
+        ("-drive file=/i/d -S", "/i/d"),
+        ("{'filename': '/i x/d'}", "/i x/d"),
+    ],
+)
+def test_odd_paths_that_are_handed_on(argument: str, path: str) -> None:
+    """Blanks end a path or belong to it, and a doubled comma is one: all are tried."""
+    passed = read(
+        f'<domain {QEMU}><q:commandline><q:arg value="{argument}"/></q:commandline>'
+        "</domain>"
+    ).passed
+    assert path in passed
+
+
 def test_nova() -> None:
     """The image of the root disk, in the running form and in a snapshot's."""
     metadata = (

@@ -14,7 +14,12 @@ _NOVA_ROOTS = ".//{*}instance/{*}root"
 _PASSED_ON = "{http://libvirt.org/schemas/domain/qemu/1.0}"
 """What libvirt hands to qemu as it is (drvqemu, "Pass-through")."""
 
-_PATH = re.compile(r"/[^,=\"'\s{}\[\]]+")
+_PATHS = (
+    re.compile(r"/[^,=\"'\s{}\[\]]+"),
+    re.compile(r"/[^=\"'{}\[\]]+?(?=(?<!,),(?!,)|[\"'}]|$)"),
+)
+"""Absolute paths in an argument: up to a blank; and to a comma, which is doubled
+where it belongs to the path (qemu's manual, "Options")."""
 
 
 class DomainXmlError(ValueError):
@@ -77,12 +82,13 @@ def read(text: str) -> Described:
         and names.is_image_id(ident := one.get("uuid", ""))
     ]
     name = root.findtext("name") or ""
-    passed = [
-        path
+    passed = dict.fromkeys(
+        path.replace(",,", ",")
         for one in root.iter()
         if one.tag.startswith(_PASSED_ON)
-        for path in _PATH.findall(one.get("value", ""))
-    ]
+        for pattern in _PATHS
+        for path in pattern.findall(one.get("value", ""))
+    )
     return Described(name, tuple(disks), tuple(boot), tuple(images), tuple(passed))
 
 

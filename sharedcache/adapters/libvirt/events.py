@@ -61,6 +61,8 @@ class Events:
             (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle),
             (libvirt.VIR_DOMAIN_EVENT_ID_DISK_CHANGE, self._changed),
             (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, self._changed),
+            (libvirt.VIR_DOMAIN_EVENT_ID_TRAY_CHANGE, self._changed),
+            (libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, self._changed),
             (libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, self._block_job),
         ]
         return [
