@@ -11,6 +11,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sharedcache.core import records
+
 if TYPE_CHECKING:
     from tests.support.cluster import Daemon
 
@@ -68,10 +70,21 @@ class OtherRelease:
         self._change("sharedcache/core/codec.py", _FIELDS)
         if breaking:
             self._change("sharedcache/core/schema.py", _ROW)
-            path = self.path / "sharedcache/core/records.py"
-            text = path.read_text()
-            assert text.count("RECORD_SCHEMA = 1\n") == 1
-            path.write_text(text.replace("RECORD_SCHEMA = 1\n", "RECORD_SCHEMA = 2\n"))
+            self._raise_numbers()
+
+    def _raise_numbers(self) -> None:
+        """Give every kind of record a number that this release does not know."""
+        path = self.path / "sharedcache/core/records.py"
+        text = path.read_text()
+        for name, number in (
+            ("RECORD_SCHEMA", records.RECORD_SCHEMA),
+            ("CAREFUL_SCHEMA", records.CAREFUL_SCHEMA),
+        ):
+            line = f"\n{name} = {number}\n"
+            assert text.count(line) == 1
+            newer = records.CAREFUL_SCHEMA + 1
+            text = text.replace(line, f"\n{name} = {newer}\n")
+        path.write_text(text)
 
     def _change(self, module: str, more: str) -> None:
         path = self.path / module
