@@ -20,9 +20,11 @@ from sharedcache.core.model import NANOSECONDS, Unreadable
 from sharedcache.core.names import Kind
 from sharedcache.core.plan import Observation
 from sharedcache.core.ports import (
+    Check,
     ConflictError,
     Coordination,
     CoordinationError,
+    Create,
     OutcomeUnknownError,
     Set,
     StorageError,
@@ -81,19 +83,25 @@ def _change(
     coordination: Coordination, change: Callable[[Orders], bool], act: Act
 ) -> bool:
     audit.prepare(coordination)
-    coordination.ensure(ledger.DAMAGED)
     for _ in range(WRITE_TRIES):
         coordination.sync()
         record = coordination.get(ledger.DAMAGED)
-        if record is None:
-            break
         orders = _orders(ledger.damaged_of(record))
         if not change(orders):
             return False
-        write = Set(ledger.DAMAGED, _data(orders), record.version)
+        path, data = ledger.DAMAGED, _data(orders)
+        write = (
+            Create(path, data) if record is None else Set(path, data, record.version)
+        )
+        # Nothing is left in a tree that was lost: it could not be founded again.
+        founded = Check(ledger.IDENTITY, None)
         try:
-            coordination.commit(audit.riding([write], [act]))
-        except ConflictError:
+            coordination.commit(audit.riding([founded, write], [act]))
+        except ConflictError as error:
+            if error.path == ledger.IDENTITY:
+                raise CoordinationError(
+                    "ZooKeeper holds no such cluster: see `sharedcache status`"
+                ) from error
             continue
         return True
     raise CoordinationError("the orders of damaged files could not be written")

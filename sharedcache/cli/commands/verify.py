@@ -322,7 +322,9 @@ def _next(one: Data) -> str:
         return "kept while it is used: mend it in place, or move these guests off it"
     if one["reason"] is not None:
         return f"kept ({one['reason']}): `sharedcache explain` says why"
-    return ""
+    if one["ordered"] is None:
+        return "verify it without --offline, and the leader takes it once it is unused"
+    return "see `sharedcache status`"
 
 
 def _judge(said: Data, *, named: bool) -> None:
