@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from sharedcache import audit, inventory, ledger
 from sharedcache.cleaner.finalize import RefusedError, finalize
 from sharedcache.cleaner.inventory import acknowledge
 from sharedcache.cleaner.service import CleanerService
+from sharedcache.cli.main import cli
 from sharedcache.core.acts import Act, Deed
 from sharedcache.core.gate import Code
 from sharedcache.core.inventory import ANY, Inventory
@@ -332,3 +335,34 @@ def test_an_inventory_larger_than_a_record_lies_in_parts(site: Site) -> None:
         assert isinstance(found, Inventory)
         assert found.inodes == some
         assert len(word.children(ledger.INVENTORY)) == -(-24 * size // 700_000)
+
+
+def test_an_operators_commands_name_it_and_open_the_gate(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`rollout status` names what appeared; `acknowledge` asks, and is exact."""
+    monkeypatch.setenv("SHAREDCACHE_BASE", str(site.base))
+    monkeypatch.setenv("SHAREDCACHE_ZOOKEEPER", site.address)
+    monkeypatch.setenv("SHAREDCACHE_CLUSTER", site.cluster)
+
+    def run(*words: str, code: int = 0) -> Any:
+        done = CliRunner().invoke(cli, ["rollout", *words, "-f", "json"])
+        assert done.exit_code == code, done.output
+        return json.loads(done.stdout) if code == 0 else done.stderr
+
+    publish(site.agent("n1"))
+    names = sorted(site.file(image_id()).name for _ in range(2))
+    status = run("status")
+    assert status["appeared"] == names
+    assert "rollout acknowledge" in status["advice"]
+    assert "--yes" in run("acknowledge", names[0], code=3)
+    assert "not among" in run("acknowledge", image_id(), "--yes", code=3)
+    run("acknowledge", names[0], "--all", code=2)
+    run("acknowledge", code=2)
+    assert run("acknowledge", names[0], "--yes")["acknowledged"] == [names[0]]
+    assert run("status")["appeared"] == [names[1]]
+    assert run("acknowledge", "--all", "--yes")["acknowledged"] == [names[1]]
+    assert run("hold", "--why", "not today") == {"held": "not today"}
+    assert run("status")["held"].startswith("not today (")
+    assert run("release") == {"held": None}
+    assert run("status")["held"] is None
