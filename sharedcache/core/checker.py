@@ -38,7 +38,6 @@ _REMOVABLE = re.compile(
 )
 _RAW_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PLAIN = re.compile(r"[0-9a-f]{40}")
-_RAW_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _RESIZED = re.compile(r"([0-9a-f]{40})_([0-9]+|sm)")
 _LEAST_CLEANING_SCHEMA = 2
 """Under an older one nothing is removed, whatever the table of versions says."""
@@ -411,6 +410,11 @@ def _check_common_round(seen: Observation) -> None:
     looked = _looked(seen)
     if not looked or not all(report.unbroken for report in looked):
         raise PlanRejectedError("somebody has taken no two looks")
+    for report in looked:
+        if report.upto > seen.round:
+            raise PlanRejectedError(
+                f"{report.node} reports round {report.upto}, which was never raised"
+            )
     for common in range(seen.round, 0, -1):
         if all(report.since_round < common <= report.upto for report in looked):
             return

@@ -422,7 +422,11 @@ TOKEN = frozenset({ENTRY.entry})
             ),
             "within every node's window",
         ),
-        (_purges(ENTRY, round=9), "within every node's window"),
+        (_purges(ENTRY, view(report(since_round=9, upto=9)), round=9), "window"),
+        (
+            _purges(replace(ENTRY, round=8), view(report(since_round=8)), round=9),
+            "never raised",
+        ),
     ],
 )
 def test_an_entry_that_may_not_be_purged(
