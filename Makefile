@@ -87,13 +87,14 @@ model: bootstrap-tests ## Check the protocol's model, the long runs too
 test-nfs: bootstrap-nfs ## Try the storage on a real NFS server, with two guests
 	@SHAREDCACHE_NFS=1 $(PYTEST) $(PYTEST_ARGS) -m nfs tests/fault
 
-# SCHEDULES=n and FIRST=n choose the seeds; SEED=n replays one with its trace,
+# SCHEDULES=n and FIRST=n choose the seeds, MINUTES=n how long at most; SEED=n replays one with its trace,
 # STRIKE=operation:change:mode a crash point;
 # MUTANT=name takes a protection out, to see that it is found.
 .PHONY: simulate
 simulate: bootstrap ## Run the shipped services under 100,000 schedules
 	@$(BIN)/python -m tests.simulation \
 		$(if $(SCHEDULES),--schedules $(SCHEDULES)) $(if $(FIRST),--first $(FIRST)) \
+		$(if $(MINUTES),--minutes $(MINUTES)) \
 		$(if $(SEED),--seed $(SEED)) $(if $(STRIKE),--strike $(STRIKE)) \
 		$(if $(MUTANT),--mutant $(MUTANT)) $(if $(STORY),--story $(STORY))
 

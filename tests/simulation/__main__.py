@@ -39,6 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation")
     parser.add_argument("--schedules", type=int, default=100_000)
     parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--minutes", type=float, help="stop after so long")
     parser.add_argument("--seed", help="replay this one, with its trace")
     parser.add_argument(
         "--strike", help="replay one crash point, as operation:change:mode"
@@ -63,7 +64,8 @@ def main() -> int:
         return replay(seed, chosen.mutant)
     numbers = range(chosen.first, chosen.first + chosen.schedules)
     story = chosen.story
-    return many([f"{story}:{n}" if story else n for n in numbers], chosen.mutant)
+    seeds = [f"{story}:{n}" if story else n for n in numbers]
+    return many(seeds, chosen.mutant, chosen.minutes)
 
 
 def replay(seed: int | str, mutant: str = "") -> int:
@@ -85,11 +87,17 @@ def show(what: str, result: Result) -> int:
     return 1 if result.violations else 0
 
 
-def many(seeds: Sequence[int | str], mutant: str = "") -> int:
-    """Run many seeds; tell each that fails, and how to replay it."""
+def many(
+    seeds: Sequence[int | str], mutant: str = "", minutes: float | None = None
+) -> int:
+    """Run many seeds; tell each that fails, and how to replay it.
+
+    After ``minutes`` no more are begun.
+    """
     console = Console(stderr=True)
-    failed, counts, steps = 0, Counter[str](), 0
+    failed, done, counts, steps = 0, 0, Counter[str](), 0
     began = time.monotonic()
+    limit_s = float("inf") if minutes is None else 60 * minutes
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -100,6 +108,7 @@ def many(seeds: Sequence[int | str], mutant: str = "") -> int:
         task = progress.add_task("schedules", total=len(seeds))
         for result in farm.run_many(seeds, mutant):
             progress.advance(task)
+            done += 1
             steps += result.steps
             counts.update(result.counts)
             if result.violations:
@@ -113,9 +122,11 @@ def many(seeds: Sequence[int | str], mutant: str = "") -> int:
                         markup=False,
                         highlight=False,
                     )
+            if time.monotonic() - began > limit_s:
+                break
     seconds = time.monotonic() - began
     console.print(
-        f"{len(seeds)} schedules in {seconds:.0f} s, {failed} failed; {steps} steps, "
+        f"{done} schedules in {seconds:.0f} s, {failed} failed; {steps} steps, "
         f"{counts['quarantined']} quarantined, {counts['purged']} purged, "
         f"{counts['restored']} restored, {counts['leading']} leaderships",
         highlight=False,

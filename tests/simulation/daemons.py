@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
 import agents.cleaner
 import agents.node
 from agents import process as shipped
+from sharedcache.cleaner.observe import Observed, Observer
 from sharedcache.cleaner.service import CleanerService
 from sharedcache.cleaner.world import CleanerWorld
 from sharedcache.core.model import KernelNaming
@@ -90,6 +92,23 @@ def cleaner_policy(process: Process) -> CleanerPolicy:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A leader's observer, of which the oracle knows when it begins to look."""
+
+    process: Process
+    observer: Observer
+
+    def observe(self, *, scan: bool, epoch: int | None = None) -> Observed:
+        """Look as the shipped observer does."""
+        oracle, who = self.process.world.oracle, self.process.title
+        for why in oracle.reasons.looking(who):
+            oracle.say(why)
+        seen = self.observer.observe(scan=scan, epoch=epoch)
+        oracle.reasons.looked(who)
+        return seen
+
+
 def cleaner(process: Process) -> None:
     """Run a cleaner as `sharedcache-cleaner` does."""
     world = process.world
@@ -108,6 +127,7 @@ def cleaner(process: Process) -> None:
             stopping=process.stop.wanted,
         )
     )
+    service.observer = cast("Any", Followed(process, service.observer))
     stop: Any = process.stop
     try:
         if shipped.connect(coordination, clock, stop):

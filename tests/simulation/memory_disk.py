@@ -71,7 +71,8 @@ class MemoryDisk:
     """The server.  ``now_s`` is its clock, in seconds.
 
     ``on_removal`` is called right after a name of a file was taken away, by
-    unlink, by rename, or because a rename replaced it.
+    unlink, by rename, or because a rename replaced it; ``on_witness`` when a node
+    wrote its witness.
     """
 
     def __init__(self, now_s: Callable[[], float]) -> None:
@@ -84,6 +85,7 @@ class MemoryDisk:
         self.full = False
         self.digests: dict[tuple[str, int], int] = {}
         self.on_removal: Callable[[Removal], None] | None = None
+        self.on_witness: Callable[[str, bytes], None] | None = None
 
     def now_ns(self) -> int:
         """Read the clock, in the grain of file times."""

@@ -214,6 +214,8 @@ class MemoryStorage:
                 self.mount.forget(nodes, name)
             found.data = record
             self.disk.touch(found)
+            if self.disk.on_witness is not None:
+                self.disk.on_witness(name, data)
             return found.facts()
 
     def witness_touch(self, node: str) -> FileFacts:

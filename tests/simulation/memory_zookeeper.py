@@ -135,6 +135,19 @@ class MemoryZooKeeper:
                 return list(names)
         return []
 
+    def records_since(self, path: str, view: int) -> list[Record | None]:
+        """Return all that a node was from a transaction on, the oldest first."""
+        node = self.nodes.get(path)
+        later = [] if node is None else [r for n, r in node.history if n > view]
+        return [self.record(path, view), *later]
+
+    def leader(self) -> str | None:
+        """Name whoever stands first in the election."""
+        for name in self.children(ELECTION)[:1]:
+            record = self.record(f"{ELECTION}/{name}")
+            return None if record is None else record.data.decode()
+        return None
+
     def changes(self, path: str, view: int) -> int:
         """Count the transactions up to ``view`` that changed a node."""
         node = self.nodes.get(path)

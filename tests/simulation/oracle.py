@@ -13,6 +13,7 @@ import msgpack
 
 from sharedcache.core.ports import Create, Operation, Set
 from tests.simulation.memory_disk import Folder, Inode, Removal
+from tests.simulation.reasons import Reasons
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -36,6 +37,7 @@ class Oracle:
         self.violations: list[str] = []
         self.may_lose_zookeeper = False
         self._world = world
+        self.reasons = Reasons(world)
         self._owners: dict[int, str] = {}
         self._highest = 0
         self.in_office = ""
@@ -51,6 +53,11 @@ class Oracle:
         """Note that a leader has done all that it must before it acts."""
         self._highest = max(self._highest, epoch)
         self.in_office = who
+
+    def told_of_gate(self, who: str, code: str, subject: str) -> None:
+        """Judge what a leader says of the gate."""
+        for why in self.reasons.told(who, code, subject):
+            self.say(why)
 
     # The storage.
 
@@ -180,7 +187,14 @@ class Oracle:
         )
 
     def _require_gate(self, what: str, *, purging: bool) -> None:
-        """Require that at this instant no reason stands that shuts the gate."""
+        """Require that at this instant no reason stands that shuts the gate.
+
+        Nor may one have stood for as long as the leader has looked.  What lands
+        late is of an earlier look.
+        """
+        if not self._world.acting:
+            for why in self.reasons.due(self._world.doer(), purging=purging):
+                self.say(f"a removal was {what} while {why}")
         if self._read("pause") is not None:
             self.say(f"a removal was {what} while paused")
         if self._read("rollout")["finalized_schema"] != 2:

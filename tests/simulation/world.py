@@ -268,6 +268,9 @@ class World:
             self.scheduler.tell(who, f"says {name} {rest}")
         if name == "leading":
             self.oracle.took_office(int(str(fields["epoch"])), who)
+        if name in ("gate-closed", "gate-open"):
+            code, subject = str(fields.get("code", "")), str(fields.get("subject", ""))
+            self.oracle.told_of_gate(who, code, subject)
         if name == "plan-rejected":
             self.oracle.say(f"{who}: planner and checker disagree: {fields['why']}")
 
@@ -304,7 +307,9 @@ class World:
     # The end.
 
     def settled(self) -> bool:
-        """Whether all that is unused is gone, and all that is used is there."""
+        """Whether all that is unused is gone, all that is used there, the gate open."""
+        if self.oracle.reasons.standing():
+            return False
         used = self.guests.names()
         if any(name not in self.disk.base.names for name in used):
             return False
@@ -323,7 +328,10 @@ class World:
             for folder, name, _ in self.disk.everything()
             if name.split(".")[0] not in used
         ]
-        return f"used and gone: {gone or 'none'}; unused and left: {left or 'none'}"
+        return (
+            f"used and gone: {gone or 'none'}; unused and left: {left or 'none'}; "
+            f"gate: {self.oracle.reasons.standing() or 'open'}"
+        )
 
     def epoch_folders(self) -> list[Folder]:
         """Return the epochs that may act, as the storage has them."""
