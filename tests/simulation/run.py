@@ -6,6 +6,9 @@ from tests.simulation.profile import Profile
 from tests.simulation.troubles import Troubles
 from tests.simulation.world import CHECK_S, Result, World, profile_of
 
+ROUNDS = 20
+"""Within how many rounds after the last trouble all must be settled."""
+
 LASTS_S = 3.0
 """How long all must stay as it is to be so for good."""
 
@@ -52,6 +55,7 @@ def _run(world: World) -> Result:
     if broken():
         return world.result(0.0)
     world.calm, calm_s = True, scheduler.now
+    before = world.counts["rounds"]
     scheduler.tell("world", "all is calm from now on")
     settled = Settled(world)
     scheduler.after(CHECK_S, settled.check)
@@ -61,7 +65,11 @@ def _run(world: World) -> Result:
         world.oracle.say(
             f"not settled in {bound_s(profile):.0f} s: {world.unsettled()}"
         )
-    return world.result(scheduler.now - calm_s)
+    result = world.result(scheduler.now - calm_s, settled.rounds - before)
+    if not broken() and result.rounds > ROUNDS:
+        world.oracle.say(f"settled after {result.rounds} rounds only")
+        return world.result(result.settled_s, result.rounds)
+    return result
 
 
 class Settled:
@@ -73,6 +81,7 @@ class Settled:
 
     def __init__(self, world: World) -> None:
         self.for_good = False
+        self.rounds = 0
         self.ready = True
         self._world = world
         self._since: float | None = None
@@ -84,6 +93,7 @@ class Settled:
             self._since = None
         elif self._since is None:
             self._since = scheduler.now
+            self.rounds = self._world.counts["rounds"]
         elif scheduler.now - self._since >= LASTS_S:
             self.for_good = True
             return

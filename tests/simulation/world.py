@@ -50,6 +50,7 @@ class Result:
     counts: dict[str, int]
     steps: int
     settled_s: float
+    rounds: int = 0
     trace: tuple[str, ...] = ()
 
 
@@ -338,7 +339,7 @@ class World:
         found = [] if self.disk.epochs is None else self.disk.epochs.names.values()
         return [folder for folder in found if isinstance(folder, Folder)]
 
-    def result(self, settled_s: float) -> Result:
+    def result(self, settled_s: float, rounds: int = 0) -> Result:
         """Sum up."""
         return Result(
             self.seed,
@@ -346,6 +347,7 @@ class World:
             dict(self.counts),
             self.scheduler.steps,
             settled_s,
+            rounds,
             tuple(self.scheduler.trace or ()),
         )
 
