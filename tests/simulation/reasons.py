@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 NEWEST = 2
-OF_A_LOSS = frozenset({"cluster-mismatch", "epoch-behind", "no-cluster-marker"})
+OF_A_LOSS = frozenset({"cluster-mismatch", "no-cluster-marker"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,20 +139,32 @@ class Reasons:
         return ", ".join(sorted(self._told[leader][1]))
 
     def _possible(self, who: str, code: str, subject: str) -> bool:
-        world = self._world
-        if code in OF_A_LOSS and world.oracle.may_lose_zookeeper:
-            return True
-        if code == "paused":
-            return any(self._records(who, "pause"))
-        if code == "rollout-not-finalized":
-            return any(not _finalized(r) for r in self._records(who, "rollout"))
-        if code == "epoch-behind":
-            known = min(map(_number, self._raw(who, "epoch")))
-            return any(int(f.title) > known for f in world.epoch_folders())
-        if code == "no-nodes":
-            nodes = world.zookeeper.children("roster")
-            return not any(all(self._said(who, node).rostered) for node in nodes)
+        judge = getattr(self, f"_{code.replace('-', '_')}", None)
+        if judge is not None:
+            return bool(judge(who))
+        if code in OF_A_LOSS:
+            return self._world.oracle.may_lose_zookeeper
         return self._possible_of(self._said(who, subject), code)
+
+    def _paused(self, who: str) -> bool:
+        return any(self._records(who, "pause"))
+
+    def _rollout_not_finalized(self, who: str) -> bool:
+        return any(not _finalized(r) for r in self._records(who, "rollout"))
+
+    def _old_name_appeared(self, who: str) -> bool:
+        """No file here bears a raw id, so it is the inventory that is missing."""
+        return not all(r and r.data for r in self._raw(who, "inventory"))
+
+    def _epoch_behind(self, who: str) -> bool:
+        if self._world.oracle.may_lose_zookeeper:
+            return True
+        known = min(map(_number, self._raw(who, "epoch")))
+        return any(int(f.title) > known for f in self._world.epoch_folders())
+
+    def _no_nodes(self, who: str) -> bool:
+        nodes = self._world.zookeeper.children("roster")
+        return not any(all(self._said(who, node).rostered) for node in nodes)
 
     @staticmethod
     def _possible_of(said: Said, code: str) -> bool:

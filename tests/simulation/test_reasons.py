@@ -9,7 +9,7 @@ import pytest
 from sharedcache.cleaner import service
 from sharedcache.core import planner
 from sharedcache.core.gate import Closes, Code, Gate, Reason
-from tests.simulation.mutants import Patch
+from tests.simulation.mutants.registry import Patch
 from tests.simulation.run import simulate
 
 FIRST = 700_000
