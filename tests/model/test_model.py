@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.model import spin
-from tests.model.catalogue import CONFIGURATIONS, LIVENESS, MUTANTS, SPARE
+from tests.model.catalogue import CONFIGURATIONS, LIVENESS, MUTANTS, RUNS, SPARE
 from tests.model.spin import Outcome, Run
 
 LONG = "SHAREDCACHE_LONG_MODELS"
@@ -58,6 +58,13 @@ def test_every_mutant_is_named_beside_its_rule() -> None:
     named = set(re.findall(r"`((?:[a-z]+[-_])+[a-z_]+)`", table))
     events = {"rounds-no_events", "whole-no_since"}
     assert named == {run.name for run in MUTANTS} - events
+
+
+def test_every_run_has_its_row() -> None:
+    """docs/model.md tells what came of each run, in the words of the catalogue."""
+    text = (Path(__file__).parents[2] / "docs/model.md").read_text(encoding="utf-8")
+    rows = [text.count(f"\n{spin.heading(run)}") for run in RUNS]
+    assert [run.name for run, n in zip(RUNS, rows, strict=True) if n != 1] == []
 
 
 @pytest.mark.parametrize("run", _params(CONFIGURATIONS))
