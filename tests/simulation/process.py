@@ -296,7 +296,14 @@ class Process:
         if self.locks is not None:
             self.locks.end()
         if self.session is not None:
+            left = self.session.raw_session
             self.session.stop()
+            if left and self.contact is not None and self.contact.cut:
+                # The servers heard nothing of the end: they wait for the timeout.
+                self.world.scheduler.after(
+                    self.session.session_timeout_s(),
+                    lambda _: self.world.zookeeper.end_session(left),
+                )
         self.world.process_ended(self, error)
         if self.wanted:
             self._again()
