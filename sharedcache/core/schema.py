@@ -121,6 +121,8 @@ class SchemaTable:
         """Say why an agent may not start under the finalized version, and the way on.
 
         ``version`` and ``naming`` are what it was told to be.  ``None`` if it may.
+        One that is told to be at an older schema stands for a node of the old
+        release, which would ask nobody: it joins, closes the gate, and is named.
         """
         if finalized > self.newest:
             return (
@@ -128,11 +130,7 @@ class SchemaTable:
                 f"to {self.newest}: upgrade sharedcache on this host"
             )
         if version < finalized:
-            return (
-                f"schema {finalized} is finalized for good, and this agent was told to "
-                f"be at schema {version}: take [agent] schema_version out of its "
-                f"settings, or set it to {finalized}"
-            )
+            return None
         if self.writing(finalized, naming) is Writing.OLD:
             due = self.rows[finalized - 1].naming.value
             return (

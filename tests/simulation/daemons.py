@@ -15,7 +15,6 @@ from sharedcache.cleaner.world import CleanerWorld
 from sharedcache.core.model import KernelNaming
 from sharedcache.core.names import Kind
 from sharedcache.core.policy import AgentPolicy, CleanerPolicy
-from sharedcache.core.schema import SCHEMAS
 from sharedcache.node.world import World as NodeWorld
 from tests.simulation.memory_storage import MemoryStorage
 from tests.simulation.ports import Scheduled
@@ -25,7 +24,6 @@ from tests.simulation.process import (
     SimulatedClock,
     TracingJournal,
 )
-from tests.support.old_release import HEEDLESS
 
 CLUSTER = "simulated"
 LOCK_S = 1.0
@@ -57,7 +55,6 @@ def agent(process: Process) -> None:
         lock_hold_s=LOCK_S,
         kernel_naming=KernelNaming.SHA1 if schema > 1 else KernelNaming.RAW_ID,
         schema_version=schema,
-        schemas=SCHEMAS if schema > 1 else HEEDLESS,
     )
     ports = NodeWorld(
         policy=policy,

@@ -228,29 +228,16 @@ class Cluster:
         *,
         uses: Mapping[str, Iterable[str]] | None = None,
         start: bool = True,
-        old_release: bool = False,
         **settings: object,
     ) -> Daemon:
         """Make an agent with a uses file, and start it.
 
         ``uses`` is the uses file's content; more settings are ``[agent]``'s.
-        ``old_release`` makes it one that asks nobody whether it may be at schema 1.
         """
         self.use(node, **(uses or {}))
         values = {"node": node, "uses_file": self._uses_file(node)}
         section = {**values, **FAST_AGENT, **settings}
-        if not old_release:
-            return self._daemon(node, "agents.node", {"agent": section}, start=start)
-        daemon = self._daemon(
-            node,
-            "tests.support.old_release",
-            {"agent": {"schema_version": 1, **section}},
-            start=False,
-        )
-        daemon.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
-        if start:
-            daemon.start()
-        return daemon
+        return self._daemon(node, "agents.node", {"agent": section}, start=start)
 
     def cleaner(
         self, name: str = "cleaner-1", /, *, start: bool = True, **settings: object

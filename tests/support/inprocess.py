@@ -35,7 +35,6 @@ from sharedcache.core.policy import AgentPolicy, CleanerPolicy
 from sharedcache.core.ports import Source
 from sharedcache.node.service import NodeService, start
 from sharedcache.node.world import World
-from tests.support.old_release import HEEDLESS
 from tests.support.polling import eventually
 
 SESSION_TIMEOUT_S = 4.0
@@ -236,7 +235,7 @@ class Site:
     def old_agent(self, node: str, **policy: object) -> NodeService:
         """Start an agent of the old release, which joins whatever is finalized."""
         old = {"schema_version": 1, "kernel_naming": KernelNaming.RAW_ID}
-        return self.agent(node, schemas=HEEDLESS, **old, **policy)
+        return self.agent(node, **old, **policy)
 
     def cleaner(self, name: str, policy: CleanerPolicy = FAST) -> CleanerService:
         """Make a cleaner; it stands for election at its first step."""

@@ -79,15 +79,13 @@ def test_what_a_node_writes_is_due_early_or_old(
     ("finalized", "version", "naming", "words"),
     [
         (2, 2, RAW, "set [agent] kernel_naming to auto or sha1"),
-        (2, 1, RAW, "take [agent] schema_version out of its settings"),
-        (2, 1, SHA1, "or set it to 2"),
         (3, 2, SHA1, "upgrade sharedcache on this host"),
     ],
 )
 def test_an_agent_that_is_told_to_go_back_is_refused_and_told_how_to_go_on(
     finalized: int, version: int, naming: KernelNaming, words: str
 ) -> None:
-    """Finalizing is for good: an older schema or naming is refused, with the remedy."""
+    """Finalizing is for good: the old naming is refused, with the remedy."""
     assert words in (SCHEMAS.refusal(finalized, version, naming) or "")
 
 
@@ -99,12 +97,14 @@ def test_an_agent_that_is_told_to_go_back_is_refused_and_told_how_to_go_on(
         (1, 2, SHA1),
         (1, 2, RAW),
         (1, 1, SHA1),
+        (2, 1, RAW),
+        (2, 1, SHA1),
     ],
 )
-def test_every_agent_is_let_in_before_its_schema_is_behind(
+def test_what_stands_for_the_old_release_is_let_in_at_any_stage(
     finalized: int, version: int, naming: KernelNaming
 ) -> None:
-    """Upgraded and old nodes run side by side until the schema is finalized."""
+    """A node of the old release asks nobody: the gate closes and names it."""
     assert SCHEMAS.refusal(finalized, version, naming) is None
 
 

@@ -41,9 +41,7 @@ class Agent(enum.Enum):
     """What is installed on a node when its agent starts."""
 
     OLD = "old"
-    """The old release: it asks nobody whether it may start."""
-    BACK = "back"
-    """This release, told to be at schema 1."""
+    """The old release, or this one told to be at schema 1: it is let in."""
     RAW = "raw"
     """This release, told to write raw-id names."""
     NEW = "new"
@@ -53,15 +51,13 @@ class Agent(enum.Enum):
         """The schema version and the naming that it is told, and reports."""
         return {
             Agent.OLD: (1, KernelNaming.RAW_ID),
-            Agent.BACK: (1, KernelNaming.RAW_ID),
             Agent.RAW: (2, KernelNaming.RAW_ID),
             Agent.NEW: (2, KernelNaming.SHA1),
         }[self]
 
     def refused(self, finalized: int) -> bool:
         """Whether it refuses to run under the finalized schema."""
-        old = self is Agent.OLD
-        return not old and SCHEMAS.refusal(finalized, *self.told) is not None
+        return SCHEMAS.refusal(finalized, *self.told) is not None
 
 
 class Node(NamedTuple):
@@ -82,19 +78,15 @@ class Node(NamedTuple):
     def plain(self) -> Node:
         """Return the same node without what makes no difference any more.
 
-        A report of either agent at schema 1 is the same.  Which agent wrote a
-        witness says nothing once it runs no more and never reported, nor does the
-        seal of an incarnation that is over.
+        Which agent wrote a witness says nothing once it runs no more and never
+        reported, nor does the seal of an incarnation that is over.
         """
-        said = Agent.OLD if self.said is Agent.BACK else self.said
         started = self.started
         if self.fresh:
-            started = said
+            started = self.said
         elif started is not None and not self.running:
             started = Agent.OLD
-        return self._replace(
-            started=started, said=said, sealed=self.sealed and self.fresh
-        )
+        return self._replace(started=started, sealed=self.sealed and self.fresh)
 
     @property
     def seen(self) -> Node:

@@ -25,7 +25,7 @@ class Claim(enum.Enum):
     YOUNG_KEPT = "an unused file below its minimum age was kept"
     UNKNOWN_KEPT = "a file whose name is not a cache name was left alone"
     USED_KEPT = "every other file in use was kept, under both kernel namings"
-    DOWNGRADE = "an agent set back to schema 1 refused to start, and the gate closed"
+    DOWNGRADE = "an agent told to write raw ids refused to start, and closed the gate"
     LOST = "a host that is lost closes purging, by name, and nothing else"
     PROTECTED = "what a lost host uses is kept"
     TAKEN_OVER = "the leader was killed, and the other cleaner went on"

@@ -102,8 +102,11 @@ class Fleet:
 
     # Daemons
 
-    def start_agent(self, node: str, *, schema_version: int | None = None) -> None:
-        """Start a node's agent; ``schema_version`` stands for an older release."""
+    def start_agent(self, node: str, **settings: object) -> None:
+        """Start a node's agent; more settings are ``[agent]``'s.
+
+        ``schema_version=1`` stands for an older release.
+        """
         world = self.world
         section: dict[str, object] = {
             "node": node,
@@ -111,9 +114,8 @@ class Fleet:
             "instances_path": world.instances(node),
             "uses_file": world.uses_file(node),
             **self.pace.agent(),
+            **settings,
         }
-        if schema_version is not None:
-            section["schema_version"] = schema_version
         self._start("agents.node", node, {"agent": section})
 
     def start_cleaner(self, name: str) -> None:

@@ -58,7 +58,7 @@ def show_closed_gate(stage: Stage, start: Start) -> None:
     screen.step(2, f"A mixed cluster: {OLD_NODE} still writes the old kernel names")
     stage.command("init", "--schema", "1")
     for node in NODES:
-        fleet.start_agent(node, schema_version=1 if node == OLD_NODE else None)
+        fleet.start_agent(node, **({"schema_version": 1} if node == OLD_NODE else {}))
     stage.wait_for("three agents start and report", lambda w: _live(stage, w))
     for cleaner in CLEANERS:
         fleet.start_cleaner(cleaner)
@@ -175,11 +175,11 @@ def show_rollout(stage: Stage) -> None:
 
 
 def show_downgrade(stage: Stage) -> None:
-    """Set the node back to the old release: it refuses, and holds everything."""
+    """Tell the node to write the old names again: it refuses, and holds everything."""
     screen, fleet = stage.screen, stage.fleet
-    screen.say(f"What if {OLD_NODE} is set back to the old release now?")
+    screen.say(f"What if {OLD_NODE} is told to write the old kernel names again now?")
     fleet.stop(OLD_NODE)
-    fleet.start_agent(OLD_NODE, schema_version=1)
+    fleet.start_agent(OLD_NODE, kernel_naming="raw-id")
     with screen.waiting("its agent reads the finalized schema on the storage"):
         code = fleet.await_end(OLD_NODE)
     why = _refusal(fleet.log_of(OLD_NODE))
