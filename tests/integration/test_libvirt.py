@@ -284,6 +284,21 @@ def test_kernels_and_metadata(
     )
 
 
+def test_link_to_a_cache_file(
+    source: LibvirtSource, host: Host, daemon: Daemon
+) -> None:
+    """Whatever a path is there for, it may be a link; one that is nothing is left."""
+    link = host.instances / "table"
+    link.symlink_to(host.image(X))
+    away = host.instances / ("n" * 300)
+    daemon.virsh("define", str(host.xml("g", extra=(
+        '<sysinfo type="fwcfg">'
+        f'<entry name="opt/a" file="{link}"/><entry name="opt/b" file="{away}"/>'
+        "</sysinfo>"))))  # fmt: skip
+    assert set(source.look().cache_names()) == {X}
+    assert source.referrers().of(Key(X))[0] == [Referrer("domain", "g", str(link))]
+
+
 def test_killed_qemu(source: LibvirtSource, host: Host, daemon: Daemon) -> None:
     """A transient guest whose qemu is killed uses nothing any more."""
     disk = host.overlay("g/disk", host.image(X))

@@ -111,7 +111,7 @@ class Site:
     def disk(self, name: str = X, vm: str = VM, disk: str = "disk") -> Path:
         """Make an overlay on a base file."""
         path = self.root / vm / disk
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(qcow2(str(self.base / name), "raw"))
         return path
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sharedcache.adapters.instances import base as base_module
+from sharedcache.adapters.instances import headers as headers_module
 from sharedcache.adapters.instances.chain import MAX_DEPTH
 from sharedcache.adapters.instances.filenames import Reference, references
-from sharedcache.adapters.instances.qcow2 import ImageError
+from sharedcache.adapters.instances.qcow2 import RAW, ImageError
 from sharedcache.core.names import leaf_of
 from sharedcache.core.ports import SourceError
 from tests.support.images import KERNEL, X, Y, names_of, qcow2
@@ -295,6 +297,101 @@ def test_json_format_overrides(base: Path, disk: Path) -> None:
     assert names_of(base, disk) == {X}
 
 
+@pytest.mark.parametrize(
+    "between",
+    [
+        {"driver": "raw", "offset": 65536},
+        {"driver": "raw", "offset": "65536"},
+        {"driver": "qcow2"},
+        {"driver": "luks"},
+        {"driver": "quorum", "children": []},
+        {"driver": "blkdebug", "image": {"driver": "file"}},
+    ],
+)
+@pytest.mark.parametrize("outer", ["qcow2", None])
+def test_image_within_another(
+    base: Path, disk: Path, between: dict[str, object], outer: str | None
+) -> None:
+    """An image whose header lies within another's content is doubt, never raw."""
+    options = {"driver": outer, "file": {**between, "file": _file(base / X)}}
+    disk.write_bytes(qcow2("json:" + json.dumps(options), outer))
+    with pytest.raises(SourceError, match="inside of another image"):
+        names_of(base, disk)
+
+
+def test_image_that_is_passed_on(base: Path, disk: Path) -> None:
+    """Raw and filters between an image and its file leave the header where it is."""
+    (base / Y).write_bytes(b"raw")
+    (base / X).write_bytes(qcow2(str(base / Y), "raw"))
+    for between in (
+        {"driver": "raw"},
+        {"driver": "raw", "offset": 0},
+        {"driver": "throttle", "throttle-group": "g"},
+    ):
+        options = {"driver": "qcow2", "file": {**between, "file": _file(base / X)}}
+        disk.write_bytes(qcow2("json:" + json.dumps(options), "qcow2"))
+        assert names_of(base, disk) == {X, Y}, between
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# Disk DescriptorFile\nversion=1\n",
+        "version=3\r\nCID=fffffffe\r\n",
+        "# made by hand\n  \n#\nversion=2\nCID=fffffffe\n",
+    ],
+)
+def test_vmdk_descriptors(base: Path, disk: Path, text: str) -> None:
+    """A text that qemu takes for a VMDK descriptor names files: it is doubt."""
+    disk.write_text(f'{text}RW 8 FLAT "{base}/{X}" 0\n')
+    with pytest.raises(SourceError, match="VMDK image of several files"):
+        names_of(base, disk)
+    # Anything at all may be a descriptor for whom an image names the format.
+    disk.write_text("CID=fffffffe\n")
+    assert names_of(base, disk) == set()
+    with pytest.raises(SourceError, match="used as vmdk"):
+        names_of(base, disk, "vmdk")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a device node")
+@pytest.mark.parametrize("image_format", ["raw", None])
+def test_loop_device(
+    base: Path,
+    disk: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    image_format: str | None,
+) -> None:
+    """A loop device, or a partition on one, uses the cache file that it stands for."""
+    node = tmp_path / "node"
+    os.mknod(node, 0o600 | stat.S_IFBLK, os.makedev(7, 4095))
+    said, part = tmp_path / "7:4095", tmp_path / "part-of-7:4095"
+    patterns = (f"{tmp_path}/{{}}:{{}}", f"{tmp_path}/part-of-{{}}:{{}}")
+    monkeypatch.setattr(base_module, "_LOOPS", patterns)
+    real = headers_module._read_once
+
+    def read(path: str) -> object:
+        return (RAW, (), ()) if path == str(node) else real(path)
+
+    monkeypatch.setattr(headers_module, "_read_once", read)
+    disk.write_bytes(qcow2(str(node), image_format))
+    assert names_of(base, disk) == set()
+    for file in (said, part):
+        for path, used in (
+            (f"/x/_base/{X}", {X}),
+            (f"/x/_base/{X} (deleted)", {X}),
+            (f"/x/_base/.sharedcache/epochs/7/{LEAF}", {X}),
+            ("/x/data", set()),
+        ):
+            file.write_text(f"{path}\n")
+            assert names_of(base, disk) == used
+    said.unlink()
+    said.mkdir()
+    with pytest.raises(SourceError, match="let the agent read it"):
+        names_of(base, disk)
+
+
 def test_json_network_and_overridden_backing(base: Path, disk: Path) -> None:
     """A network's options are no file; a backing file given in options counts."""
     nbd = {"driver": "raw", "file": {"driver": "nbd", "server": {"path": "/x"}}}
@@ -320,6 +417,8 @@ def test_json_network_and_overridden_backing(base: Path, disk: Path) -> None:
         'json:{"a":' + "[" * 500,
         "file:relative",
         "blkdebug:conf:/image",
+        "fat:/directory",
+        'json:{"driver":"vvfat","dir":"/directory"}',
     ],
 )
 def test_names_in_doubt_are_errors(base: Path, disk: Path, name: str) -> None:

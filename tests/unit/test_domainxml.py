@@ -121,7 +121,11 @@ def test_any_path_that_ends_like_a_cache_file(xml: str) -> None:
 
 def test_paths_that_do_not() -> None:
     """Other paths, and names that are no paths, are left alone."""
-    assert boot(f"<os><loader>/usr/share/x.fd</loader></os><note>{X}</note>") == []
+    xml = f"<os><loader>/usr/share/x.fd</loader></os><note>{X}</note>"
+    assert boot(xml) == []
+    # They may be links to a cache file all the same.
+    described = read(f"<domain><name>g</name>{xml}</domain>")
+    assert described.others == ("/usr/share/x.fd",)
 
 
 def test_what_is_handed_on() -> None:

@@ -176,8 +176,9 @@ CALLS = {
     "lstat": OVERLAYS_PER_VM * VMS + 1,
     # Each directory once, however many overlays lie in it; the marker is asked
     # for when the look begins, and _base is compared with its own inode; the
-    # instances' own directory is compared with the first look's, twice.
-    "stat": VMS + 4,
+    # instances' own directory is compared with the first look's, twice,
+    # and asked for changes around each listing, and after the last.
+    "stat": VMS + 7,
     # The instances twice, each instance once.
     "scandir": VMS + 2,
     # The cache directory itself.

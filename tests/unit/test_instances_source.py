@@ -377,6 +377,82 @@ def test_deletion_behind_the_listing(
     assert site.source.look() == Uses.of_names([Y])
 
 
+@pytest.mark.parametrize("what", ["directory", "file", "nested"])
+def test_away_and_back_behind_the_listing(
+    site: Site, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """What is gone when it is to be read, and has its name again after, is read."""
+    disk = site.disk(disk="sub/disk" if what == "nested" else "disk")
+    moving = disk if what == "file" else disk.parent
+    trash = site.root / ".trash"
+    real = os.scandir
+    left = ["away", "back"]
+
+    @contextlib.contextmanager
+    def listing(path: str) -> Iterator[list[os.DirEntry[str]]]:
+        with real(path) as entries:
+            found = list(entries)
+        again = path == str(site.root) or (what == "file" and path == str(disk.parent))
+        if left == ["away", "back"] and path == str(moving.parent):
+            left.pop(0)
+            moving.rename(trash)
+        elif left == ["back"] and again:
+            left.pop()
+            trash.rename(moving)
+            with real(path) as entries:
+                found = list(entries)
+        yield found
+
+    monkeypatch.setattr(os, "scandir", listing)
+    assert site.source.look() == Uses.of_names([X])
+    assert not left
+
+
+def test_stale_listing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that a listing shows and that are not there end the look all the same."""
+    gone = site.disk(Y, vm="gone")
+    away = site.disk(Y, disk="away")
+    kept = site.disk(X)
+    stale = {}
+    for directory in (site.root, gone.parent, kept.parent):
+        with os.scandir(directory) as entries:
+            stale[str(directory)] = list(entries)
+    shutil.rmtree(gone.parent)
+    away.unlink()
+    real = os.scandir
+
+    @contextlib.contextmanager
+    def listing(path: str) -> Iterator[list[os.DirEntry[str]]]:
+        with real(path):
+            yield stale[path]
+
+    monkeypatch.setattr(os, "scandir", listing)
+    assert site.source.look() == Uses.of_names([X])
+
+
+def test_listing_that_the_directory_changed_under(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing that shows nothing new counts only if nothing was renamed under it."""
+    disk = site.disk()
+    real = os.scandir
+    short = [2]
+
+    @contextlib.contextmanager
+    def listing(path: str) -> Iterator[list[os.DirEntry[str]]]:
+        with real(path) as entries:
+            found = list(entries)
+        if path == str(site.root) and short[0]:
+            # A rename took the name past the place that the listing had come to.
+            short[0] -= 1
+            os.utime(site.root, ns=(0, short[0]))
+            found = [one for one in found if one.path != str(disk.parent)]
+        yield found
+
+    monkeypatch.setattr(os, "scandir", listing)
+    assert site.source.look() == Uses.of_names([X])
+
+
 def test_endless_changes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Directories that never come to rest are a failure, not an endless look."""
     site.disk(vm="vm0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,10 @@ from sharedcache.core.ports import SourceError
 
 _MOUNTINFO = "/proc/self/mountinfo"
 _DELETED = "//deleted"
+_LOOP = "loop/backing_file"
+_LOOPS = (f"/sys/dev/block/{{}}:{{}}/{_LOOP}", f"/sys/dev/block/{{}}:{{}}/../{_LOOP}")
+"""Of a loop device, and of a partition on one."""
+_LOOP_DELETED = " (deleted)"
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 _MARKER = ".sharedcache/cluster"
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
@@ -51,6 +56,19 @@ class Base:
     def bound(self, status: os.stat_result) -> frozenset[str]:
         """Return the cache names of a file that is mounted somewhere by itself."""
         return self._bound.get((status.st_dev, status.st_ino), frozenset())
+
+    def looped(self, status: os.stat_result) -> frozenset[str]:
+        """Return the cache name of the file that a loop device stands for.
+
+        The kernel names the file as it is called now, in quarantine too.  Raises
+        ``SourceError`` if that cannot be read.
+        """
+        numbers = os.major(status.st_rdev), os.minor(status.st_rdev)
+        for pattern in _LOOPS if stat.S_ISBLK(status.st_mode) else ():
+            name = _cache_name(_text_of(pattern.format(*numbers)), _LOOP_DELETED)
+            if name:
+                return frozenset({name})
+        return frozenset()
 
     def holds(self, parent: str) -> tuple[bool, Identity | None]:
         """Tell whether a directory is ``_base``, and its identity if it exists.
@@ -133,10 +151,8 @@ def _bound_files(device: int) -> dict[Identity, frozenset[str]]:
         fields = line.split(" ", 5)
         if len(fields) < 6 or fields[2] != number:  # noqa: PLR2004 - as split
             continue
-        last = paths.last_of(fields[3].removesuffix(_DELETED))
-        leaf = names.parse_leaf(last)
-        name = last if leaf is None else leaf[0]
-        if names.classify(name) is names.Kind.UNRECOGNISED:
+        name = _cache_name(fields[3], _DELETED)
+        if not name:
             continue
         try:
             status = paths.status_of(_ESCAPED.sub(_unescaped, fields[4]))
@@ -152,16 +168,29 @@ def _bound_files(device: int) -> dict[Identity, frozenset[str]]:
     return found
 
 
+def _cache_name(path: str, deleted: str) -> str:
+    """Tell which cache file the kernel means, in quarantine too; empty if none."""
+    last = paths.last_of(path.removesuffix(deleted))
+    leaf = names.parse_leaf(last)
+    name = last if leaf is None else leaf[0]
+    return "" if names.classify(name) is names.Kind.UNRECOGNISED else name
+
+
 def _mounts() -> list[str]:
     """Read this process's mounts; none where there is no such file."""
+    return _text_of(_MOUNTINFO).splitlines()
+
+
+def _text_of(path: str) -> str:
+    """Read what the kernel says of something; nothing where it says nothing."""
     try:
-        with open(_MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123 - paths here are strings
-            return file.read().splitlines()
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123 - paths here are strings
+            return file.read().removesuffix("\n")
     except FileNotFoundError:
-        return []
+        return ""
     except OSError as error:
         raise SourceError(
-            f"cannot read {_MOUNTINFO}: {why(error)}; mount /proc"
+            f"cannot read {path}: {why(error)}; let the agent read it"
         ) from error
 
 

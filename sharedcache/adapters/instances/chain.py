@@ -30,6 +30,10 @@ MAX_LINKS = 40
 """Symbolic links in a row, as in the kernel."""
 
 _NO_PROBE = "raw"
+_CHECKED = frozenset({"qcow2", "vmdk"})
+"""Formats with references, where a header of another kind has not told them: qemu
+reads a VMDK descriptor also where it would not find one by probing."""
+
 _Place = tuple[int, int, Identity, str | None]
 
 
@@ -142,6 +146,7 @@ class Chains:
                 f"{reference.path} leads through more than {MAX_LINKS} links;"
                 " remove the loop"
             )
+        used |= self._base.looped(status)
         image_format = reference.format
         place = (status.st_dev, status.st_ino, home or (0, 0), image_format)
         if image_format == _NO_PROBE or not _is_image_file(status):
@@ -195,8 +200,8 @@ def _target(path: str) -> str:
 
 def _references_of(header: Header, image: Reference) -> tuple[Reference, ...]:
     """Return the files that an image's header names."""
-    if image.format == "qcow2" and header.format != "qcow2":
-        raise ImageError("it is used as qcow2 and is not")
+    if image.format in _CHECKED and header.format != image.format:
+        raise ImageError(f"it is used as {image.format} and is not")
     found: list[Reference] = []
     directory = paths.parent_of(image.path)
     if header.backing is not None:

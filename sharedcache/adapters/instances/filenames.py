@@ -20,6 +20,13 @@ _OF_A_PROCESS = ("/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr", "/proc/"
 _CHILDREN = frozenset({"backing", "data-file", "file", "image", "raw", "test"})
 _LOCAL = frozenset({"file", "host_device", "host_cdrom"})
 _WRAPPERS = frozenset({"blkdebug", "blkverify"})
+_FILTERS = frozenset({"compress", "copy-on-read", "preallocate", "throttle"})
+_STACKED = frozenset(
+    {"blkdebug", "blklogwrites", "blkreplay", "blkverify", "quorum", "replication"}
+)
+_OF_DIRECTORIES = frozenset({"fat", "vvfat"})
+_REFERRING = frozenset({None, "qcow", "qcow2", "qed", "vmdk"})
+"""Formats whose headers name other files; what is probed may be one of them."""
 _FORMATS = frozenset(
     {
         "bochs",
@@ -37,6 +44,8 @@ _FORMATS = frozenset(
         "vpc",
     }
 )
+_INNER = _FORMATS | _FILTERS | _STACKED
+"""What may stand between an image and the file that holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +80,16 @@ def references(
         return (_reference(paths.join(directory, name), image_format),)
     if protocol[1] in _WRAPPERS:
         raise ImageError(f"the name {name!r} wraps another that is not followed")
+    if protocol[1] in _OF_DIRECTORIES:
+        raise _whole_directory(name)
     if protocol[1] not in _LOCAL:
         return ()
     return (_reference(name[protocol.end() :], image_format),)
+
+
+def _whole_directory(name: str) -> ImageError:
+    """Say that qemu makes a disk of whatever lies in a directory."""
+    return ImageError(f"the name {name!r} stands for every file of a directory")
 
 
 def _reference(path: str, image_format: str | None) -> Reference:
@@ -164,6 +180,8 @@ def _from_options(options: dict[str, object], forced: str | None) -> list[Refere
     """
     given = _driver_of(options)
     driver = forced or given
+    if given in _OF_DIRECTORIES:
+        raise _whole_directory(str(options.get("dir")))
     found: list[Reference] = []
     filename = options.get("filename")
     if isinstance(filename, str):
@@ -188,10 +206,17 @@ def _from_child(key: str, child: object, driver: str | None) -> list[Reference]:
             f"it refers to the block node {child!r}, which only one process knows:"
             " give a plain path with 'qemu-img rebase -u'"
         )
-    if not isinstance(child, dict):
-        return []
+    return _from_device(key, child, driver) if isinstance(child, dict) else []
+
+
+def _from_device(
+    key: str, child: dict[str, object], driver: str | None
+) -> list[Reference]:
+    """Collect from a block device that another one has by a key."""
     own = _driver_of(child)
     is_protocol = own is None or own in _LOCAL
+    if key == "file" and driver in _REFERRING and own in _INNER:
+        return _within(child, own, driver)
     if key == "file" and is_protocol:
         if driver in _FORMATS:
             return _from_options(child, driver)
@@ -200,3 +225,20 @@ def _from_child(key: str, child: object, driver: str | None) -> list[Reference]:
     if key == "data-file" and is_protocol:
         return _from_options(child, "raw")
     return _from_options(child, None)
+
+
+def _within(
+    child: dict[str, object], own: str | None, driver: str | None
+) -> list[Reference]:
+    """Collect from an image that lies within another block device's content.
+
+    A raw one and a filter pass their file's bytes on. A part of them, or what any
+    other makes of them, begins elsewhere than where a header is looked for.
+    """
+    passed_on = own == "raw" or own in _FILTERS
+    if not passed_on or child.get("offset") not in {None, 0, "0"}:
+        raise ImageError(
+            f"it refers to a {driver or 'probed'} image inside of another image,"
+            " which is not followed: convert it with qemu-img"
+        )
+    return _from_options({**child, "driver": driver}, driver)

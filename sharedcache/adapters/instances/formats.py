@@ -7,6 +7,7 @@ the end of a chain like any other.
 
 from __future__ import annotations
 
+import re
 import struct
 
 from sharedcache.adapters.instances.qcow2 import (
@@ -29,7 +30,11 @@ _QED_HAS_BACKING = 1
 _VMDK = struct.Struct("<4sIIQQQQ")
 _VMDK_MAGIC = b"KDMV"
 _VMDK_OLD_MAGIC = b"COWD"
-_VMDK_TEXT = b"# Disk DescriptorFile"
+_VMDK_TEXT = re.compile(
+    rb"# Disk DescriptorFile|(?:#[^\n]*\n| +\r?\n)*version=[123]\r?\n"
+)
+"""A descriptor that names its extents, as qemu's ``vmdk_probe`` knows it."""
+
 _VMDK_SINGLE = (b'"monolithicsparse"', b'"streamoptimized"')
 _SECTOR_BYTES = 512
 _MAGIC_BYTES = 4
@@ -56,7 +61,7 @@ def read_header(fd: int) -> Header:
         return _qed(window)
     if magic == _VMDK_MAGIC:
         return _vmdk(window)
-    if magic == _VMDK_OLD_MAGIC or window.first.startswith(_VMDK_TEXT):
+    if magic == _VMDK_OLD_MAGIC or _VMDK_TEXT.match(window.first):
         raise ImageError(f"a VMDK image of several files; {_ADVICE}")
     if magic and MAGIC.startswith(magic):
         raise ShortImageError("the image's header ends too early")

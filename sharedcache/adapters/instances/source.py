@@ -156,25 +156,49 @@ class InstancesSource:
         """Scan until a listing shows nothing new.
 
         An instance directory may be renamed (a resize) behind the place that
-        a listing has come to, so one listing is never enough.
+        a listing has come to, so one listing is never enough, and the last is
+        one during which the directory kept still.
         """
         chains = Chains(base, self._headers)
         used: set[str] = set()
-        seen: set[tuple[_Listed, bool]] = set()
+        read: set[tuple[_Listed, bool]] = set()
+        vanished: set[tuple[_Listed, bool]] = set()
         for _ in range(MAX_LISTINGS):
-            fresh = [one for one in self._instances(base) if one not in seen]
-            if not fresh:
+            before = self._changed()
+            fresh = [
+                one
+                for one in self._instances(base)
+                if one not in read
+                and (one not in vanished or self._is_back(self._path, one[0]))
+            ]
+            if not fresh and self._changed() == before:
                 return used
-            seen.update(fresh)
-            for (name, _inode), is_directory in fresh:
+            for one in fresh:
+                (name, _inode), is_directory = one
                 if is_directory:
-                    self._scan_instance(name, chains, used)
+                    whole = self._scan_instance(name, chains, used)
                 else:
-                    self._add_disk(self._path, name, chains, used)
+                    whole = self._add_disk(self._path, name, chains, used)
+                (read if whole else vanished).add(one)
         raise SourceError(
             f"{self._path} changed during each of {MAX_LISTINGS} listings;"
             " find out what keeps renaming its directories"
         )
+
+    def _changed(self) -> int:
+        """Tell when a name in the directory was made, renamed or removed last."""
+        try:
+            return paths.status_of(self._path).st_mtime_ns
+        except OSError as error:
+            raise self._not_listed(error) from error
+
+    @staticmethod
+    def _is_back(directory: str, one: _Listed) -> bool:
+        """Whether a name is there that was gone when it was to be read.
+
+        A network file system may list a name for a while that is not there.
+        """
+        return os.path.lexists(paths.join(directory, one[0]))
 
     def _instances(self, base: Base) -> list[tuple[_Listed, bool]]:
         """List the instance directories, and the files beside them (``False``)."""
@@ -205,11 +229,17 @@ class InstancesSource:
             return False
         return entry.inode() != base.identity[1] or not base.holds(entry.path)[0]
 
-    def _scan_instance(self, name: str, chains: Chains, used: set[str]) -> None:
-        """Add the uses of every file below one instance's directory."""
-        pending, count = [paths.join(self._path, name)], 1
+    def _scan_instance(self, name: str, chains: Chains, used: set[str]) -> bool:
+        """Add the uses of every file below one instance's directory.
+
+        ``False`` if it, or a directory in it, vanished meanwhile.
+        """
+        pending, count, whole = [paths.join(self._path, name)], 1, True
         while pending:
             found = self._scan_directory(pending.pop(), chains, used)
+            if found is None:
+                whole = False
+                continue
             count += len(found)
             if count > self._max_files:
                 raise SourceError(
@@ -217,34 +247,44 @@ class InstancesSource:
                     " directories; move what is not an instance elsewhere"
                 )
             pending.extend(found)
+        return whole
 
-    def _scan_directory(self, path: str, chains: Chains, used: set[str]) -> list[str]:
+    def _scan_directory(
+        self, path: str, chains: Chains, used: set[str]
+    ) -> list[str] | None:
         """Add the uses of every file of one directory; return the directories in it.
 
         A file that vanished may have been renamed, so the directory is listed
-        again; one that vanished itself is the parent's matter.
+        again; if it vanished itself, there is nothing to return.
         """
-        seen: set[_Listed] = set()
+        read: set[_Listed] = set()
+        vanished: set[_Listed] = set()
         below: dict[_Listed, str] = {}
         for _ in range(MAX_LISTINGS):
-            vanished = False
-            for one, is_directory in self._entries(path):
+            entries = self._entries(path)
+            if entries is None:
+                return None
+            again = False
+            for one, is_directory in entries:
                 if is_directory:
                     below[one] = paths.join(path, one[0])
-                elif one not in seen:
-                    seen.add(one)
-                    vanished |= not self._add_disk(path, one[0], chains, used)
-            if not vanished:
+                elif one not in read and (
+                    one not in vanished or self._is_back(path, one)
+                ):
+                    whole = self._add_disk(path, one[0], chains, used)
+                    (read if whole else vanished).add(one)
+                    again |= not whole
+            if not again:
                 return list(below.values())
         raise SourceError(
             f"{path} changed during each of {MAX_LISTINGS} listings;"
             " find out what keeps renaming its files"
         )
 
-    def _entries(self, path: str) -> list[tuple[_Listed, bool]]:
+    def _entries(self, path: str) -> list[tuple[_Listed, bool]] | None:
         """List what a directory holds, with whether each is a directory itself.
 
-        Nothing is found if the directory is gone.
+        Returns ``None`` if the directory is gone.
         """
         found: list[tuple[_Listed, bool]] = []
         try:
@@ -259,7 +299,7 @@ class InstancesSource:
                     found.append((listed, entry.is_dir(follow_symlinks=False)))
         except OSError as error:
             if is_absence(error):
-                return []
+                return None
             raise SourceError(
                 f"cannot list {path}: {why(error)}; let the agent read it"
                 " and check the storage"

@@ -134,6 +134,10 @@ def _names_of(
         yield file.disk or path, _chain(path, file, described.name, chains)
     for path in described.boot:
         yield path, _own_names(path, chains)
+    for path in described.others:
+        # Only a link would be of interest: a socket that cannot be looked at is not.
+        with suppress(SourceError):
+            yield path, _own_names(path, chains)
     for path in described.passed:
         # What qemu does with it is not known: it may be a disk.
         with suppress(FileNotFoundError):

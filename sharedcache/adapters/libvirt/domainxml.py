@@ -48,8 +48,9 @@ class Described:
     """What one XML document refers to.
 
     ``boot`` are paths of kernel and initrd, and all others that end like a cache
-    name; ``images`` the image ids that Nova wrote down; ``passed`` are paths in
-    what is handed to qemu as it is.
+    name; ``others`` are the paths that end otherwise, and may be links; ``images``
+    the image ids that Nova wrote down; ``passed`` are paths in what is handed to
+    qemu as it is.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Described:
     boot: tuple[str, ...]
     images: tuple[str, ...]
     passed: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 def read(text: str) -> Described:
@@ -74,7 +76,11 @@ def read(text: str) -> Described:
         if one.text
     ]
     known = {file.path for file in disks}.union(boot)
-    boot += [one for one in dict.fromkeys(_mentioned(root)) if one not in known]
+    others: list[str] = []
+    for path in dict.fromkeys(_mentioned(root)):
+        kind = names.classify(path.rpartition("/")[2])
+        if path not in known:
+            (others if kind is names.Kind.UNRECOGNISED else boot).append(path)
     images = [
         ident
         for one in root.findall(_NOVA_ROOTS)
@@ -89,19 +95,19 @@ def read(text: str) -> Described:
         for pattern in _PATHS
         for path in pattern.findall(one.get("value", ""))
     )
-    return Described(name, tuple(disks), tuple(boot), tuple(images), tuple(passed))
+    return Described(
+        name, tuple(disks), tuple(boot), tuple(images), tuple(passed), tuple(others)
+    )
 
 
 def _mentioned(root: ET.Element) -> Iterator[str]:
-    """Go through every path that may be a cache file's, whatever it is there for.
+    """Go through every path, whatever it is there for.
 
     So a loader, a device tree, or an element that a later libvirt has counts.
     """
     for element in root.iter():
         for value in (element.text, *element.attrib.values()):
-            if value is None or not value.startswith("/"):
-                continue
-            if names.classify(value.rpartition("/")[2]) is not names.Kind.UNRECOGNISED:
+            if value is not None and value.startswith("/") and "\n" not in value:
                 yield value
 
 
