@@ -345,23 +345,26 @@ def _show_sources(console: Console, bearing: list[Data]) -> None:
         output.rows(console, ("node", "source", "what", "since"), made)
     for node in bearing:
         if node["sources_unknown"]:
-            console.print(
+            unknown = (
                 f"What refers to it on {node['node']} is not known: the node"
-                f" {node['sources_unknown']}.",
-                style="yellow",
+                f" {output.printable(node['sources_unknown'])}."
             )
+            # A text of its own, for brackets in it are no markup.
+            console.print(Text(unknown, style="yellow"))
 
 
 def _source_rows(node: str, source: Data) -> Iterator[list[object]]:
+    """Give a row for each; what an agent wrote may hold anything at all."""
     said = source["referrers"]
+    name_of_source = output.printable(source["source"])
     if not said:
-        yield [node, source["source"], "", _time(source)]
+        yield [node, name_of_source, "", _time(source)]
     for one in said:
         name = " ".join(part for part in (one["kind"], one["name"]) if part)
         what = f"{name}: {one['path']}" if one["path"] else name
-        yield [node, source["source"], what, _time(one)]
+        yield [node, name_of_source, output.printable(what), _time(one)]
     if source["more"]:
-        yield [node, source["source"], f"and {source['more']} more", None]
+        yield [node, name_of_source, f"and {source['more']} more", None]
 
 
 def _time(span: Data) -> str:

@@ -92,7 +92,7 @@ def _sighting_to(one: Sighting) -> dict[str, object]:
 def _sighting_from(values: object) -> Sighting:
     fields = _fields(values)
     return Sighting(
-        fields.text("source"),
+        _cut(fields.text("source")),
         _span_from(fields),
         fields.flag("by_family"),
         tuple(_referrer_from(one) for one in fields.items("referrers")[:LIMIT]),
@@ -102,7 +102,8 @@ def _sighting_from(values: object) -> Sighting:
 
 def _referrer_from(values: object) -> tuple[Referrer, Span]:
     fields = _fields(values)
-    referrer = Referrer(fields.text("kind"), fields.text("name"), fields.text("path"))
+    kind, name, path = (_cut(fields.text(key)) for key in ("kind", "name", "path"))
+    referrer = Referrer(kind, name, path)
     return referrer, _span_from(fields)
 
 

@@ -360,3 +360,26 @@ def test_a_wrong_key_below_a_column_names_the_keys_there() -> None:
         output.emit(row, "table", print, columns=["epoch.open"])
     with pytest.raises(SettingsFailure, match="there are: gate, epoch"):
         output.emit(row, "table", print, columns=["gat"])
+
+
+@pytest.mark.parametrize(
+    "odd", ["\x1b]0;x\x07", "\x9b2J", "a\nb", "\u202ex", "[red]x[/b]"]
+)
+def test_what_an_agent_wrote_moves_no_cursor(odd: str) -> None:
+    """A terminal gets no control sequence, and no line more, out of an answer."""
+    span = {"since": 1.0, "since_at_least": False, "until": None}
+    one = {"kind": odd, "name": odd, "path": odd, **span}
+    sources = [
+        {"source": odd, "referrers": [one], "more": 1, **span},
+        {"source": odd, "referrers": [], "more": 0, **span},
+    ]
+    said = {"node": "n1", "sources": sources, "sources_unknown": odd}
+
+    def show(console: Console, nodes: Any) -> None:
+        explained._show_sources(console, nodes)
+
+    lines = rendered(300, [said], show)  # type: ignore[arg-type]
+    plain = {"node": "n1", "sources": None, "sources_unknown": "word"}
+    assert all(line.isprintable() for line in lines)
+    assert sum("n1" in line for line in lines) == len(sources) + 2
+    assert len(lines) > len(rendered(300, [plain], show))  # type: ignore[arg-type]

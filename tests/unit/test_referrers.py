@@ -194,3 +194,32 @@ def test_answers_that_are_none(part: object) -> None:
     record = codec.unpack(codec.pack({"name": X, "answer": part}))
     with pytest.raises(codec.RecordError):
         questions.answer_from_record(record)
+
+
+def test_an_answer_that_is_too_long() -> None:
+    """However long what an agent writes, what is read of it is short."""
+    span = {"since": 1.0, "at_least": False, "until": None}
+    text = "x" * 600
+    referrer = {"kind": text, "name": text, "path": text, **span}
+    source = {
+        "source": text,
+        "by_family": False,
+        "more": 0,
+        "referrers": [referrer] * (LIMIT + 1),
+        **span,
+    }
+    record = {
+        "schema": 1,
+        "name": X,
+        "answer": {"at": 1.0, "sources": [source] * (questions.MAX_SOURCES + 1)},
+    }
+    read = questions.answer_from_record(record)
+    assert read is not None
+    assert len(read.sightings) == questions.MAX_SOURCES
+    for one in read.sightings:
+        assert len(one.source) == questions.MAX_TEXT
+        assert len(one.referrers) == LIMIT
+        for referred, _ in one.referrers:
+            assert {len(referred.kind), len(referred.name), len(referred.path)} == {
+                questions.MAX_TEXT
+            }
