@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import stat
 import subprocess
 import time
@@ -11,6 +12,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import mktime_tz, parsedate_tz
 from pathlib import Path
 
 from sharedcache.cache.errors import CacheError
@@ -23,7 +26,13 @@ RESUMES = 5
 """How often in a row a transfer is resumed without getting a byte further."""
 
 _PAUSE_S = 0.5
+_OK = 200
 _PARTIAL_CONTENT = 206
+_NO_SUCH_RANGE = 416
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_RANGE = re.compile(
+    r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE
+)
 _CLIENT_ERRORS = range(400, 500)
 _TRANSIENT = frozenset({408, 425, 429})
 
@@ -90,15 +99,33 @@ def from_url(
     """Return a fetch from an HTTP(S) address.
 
     A transfer that breaks off is resumed where it was, if the server can and
-    the file is the same still (``If-Range``); else it begins anew.
+    the file is the same still (``If-Range``); else it begins anew.  A part that
+    is not the one that was asked for is thrown away, with all before it.
     """
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise FetchError(f"{url} is not an HTTP address")
     return _Transfer(url, watch, timeout_s)
 
 
+@dataclass
+class _Held:
+    """What a partial file holds: the state of the file that it is a part of.
+
+    ``validator`` tells that state from another, ``total`` is its length in bytes;
+    ``ranges`` is false once a server gave a part that does not fit.
+    """
+
+    validator: str = ""
+    total: int | None = None
+    ranges: bool = True
+
+
+class _WrongPartError(http.client.HTTPException):
+    """A server answered with a part that is not the one that was asked for."""
+
+
 class _Transfer:
-    """One download; ``validator`` is what tells that the file is the same."""
+    """One download."""
 
     def __init__(self, url: str, watch: Watch, timeout_s: float) -> None:
         self._url = url
@@ -106,48 +133,114 @@ class _Transfer:
         self._timeout_s = timeout_s
 
     def __call__(self, partial: Partial) -> None:
-        validator, in_vain, before = "", 0, -1
+        held, in_vain, farthest = _Held(), 0, -1
         while True:
-            in_vain = in_vain + 1 if partial.size <= before else 0
-            before = partial.size
+            # Beyond what was ever reached: beginning anew is no progress.
+            in_vain = in_vain + 1 if partial.size <= farthest else 0
+            farthest = max(farthest, partial.size)
             try:
-                validator, total = self._receive(partial, validator)
+                self._receive(partial, held)
             except (OSError, http.client.HTTPException) as error:
                 why = f"{self._url}: {str(error) or type(error).__name__}"
-                if in_vain >= RESUMES or _final(error):
+                if partial.size and _status(error) == _NO_SUCH_RANGE:
+                    # The file is another one by now, and the server heeds no tag.
+                    partial.restart()
+                    held.ranges = False
+                elif in_vain >= RESUMES or _final(error):
                     raise FetchError(why) from error
             else:
-                if total is None or partial.size == total:
+                if held.total is None or partial.size == held.total:
                     return
-                why = f"{self._url} ended at {partial.size} of {total} bytes"
+                why = f"{self._url} ended at {partial.size} of {held.total} bytes"
                 if in_vain >= RESUMES:
                     raise FetchError(why)
             time.sleep(_PAUSE_S)
 
-    def _receive(self, partial: Partial, validator: str) -> tuple[str, int | None]:
-        """Receive as much as comes; return the validator and the whole size."""
+    def _receive(self, partial: Partial, held: _Held) -> None:
+        """Receive as much as comes; ``held`` says of what."""
         headers = {"Accept-Encoding": "identity"}
-        if partial.size and validator:
+        if partial.size and held.validator and held.ranges:
             headers["Range"] = f"bytes={partial.size}-"
-            headers["If-Range"] = validator
+            headers["If-Range"] = held.validator
         request = urllib.request.Request(self._url, headers=headers)  # noqa: S310 - http(s) only, checked
         with _opener().open(request, timeout=self._timeout_s) as answer:
-            resumed = answer.status == _PARTIAL_CONTENT
-            if not resumed and partial.size:
-                partial.restart()
-            total = None if answer.length is None else answer.length + partial.size
-            if total is not None:
-                partial.expect(total)
+            length = self._length(answer, partial)
+            if answer.status == _PARTIAL_CONTENT:
+                end = _continued(answer.headers, length, partial.size, held)
+                if end is None:
+                    partial.restart()
+                    held.ranges = False
+                    raise _WrongPartError("the server gave another part than was asked")
+            else:
+                if partial.size:
+                    partial.restart()
+                # Said before anything is read: it may break off at any byte.
+                held.validator, held.total = _validator(answer.headers), length
+                end = length
+            if held.total is not None:
+                partial.expect(held.total)
             elif not (partial.checked or answer.chunked):
                 # It could break off, and nobody would know.
                 raise FetchError(
                     f"{self._url} does not say how long it is: give its digest"
                 )
-            found = _validator(answer.headers)
             while data := answer.read1(CHUNK):
+                if end is not None and partial.size + len(data) > end:
+                    raise FetchError(f"{self._url} gave more than it said")
                 partial.write(data)
-                self._watch(partial.size, total)
-        return found or validator, total
+                self._watch(partial.size, held.total)
+
+    def _length(self, answer: http.client.HTTPResponse, partial: Partial) -> int | None:
+        """Return how many bytes come, if that is told.
+
+        ``FetchError`` if what comes is not the file as it is.
+        """
+        if answer.status not in (_OK, _PARTIAL_CONTENT):
+            raise FetchError(
+                f"{self._url} answered {answer.status} {answer.reason}: not the file"
+            )
+        encoding = str(answer.headers.get("Content-Encoding", "identity"))
+        if encoding.lower() != "identity" and not partial.checked:
+            raise FetchError(
+                f"{self._url} is sent as {encoding}, though it was asked for as it is: "
+                "give the digest of what is to be cached"
+            )
+        told = set(answer.headers.get_all("Content-Length", ()))
+        if answer.chunked or not told:
+            return None
+        if len(told) > 1 or not _LENGTH.fullmatch(length := told.pop()):
+            raise FetchError(f"{self._url} contradicts itself about its length")
+        return int(length)
+
+
+def _continued(
+    headers: http.client.HTTPMessage, length: int | None, at: int, held: _Held
+) -> int | None:
+    """Return where a part ends that continues what is held, None if it does not.
+
+    RFC 9110, 15.3.7: one part tells its range, and the tag that the whole has.
+    """
+    told = _RANGE.fullmatch(headers.get("Content-Range", "").strip())
+    if told is None or not at:
+        return None
+    first, last = int(told[1]), int(told[2])
+    total = held.total if told[3] == "*" else int(told[3])
+    fits = (
+        first == at
+        and total is not None
+        and first <= last < total
+        and length in (None, last - first + 1)
+        and held.total in (None, total)
+    )
+    if held.validator.startswith('"'):
+        same = headers.get("ETag") == held.validator
+    else:
+        # A part need not repeat its time.
+        same = headers.get("Last-Modified", held.validator) == held.validator
+    if not (fits and same):
+        return None
+    held.total = total
+    return last + 1
 
 
 def _opener() -> urllib.request.OpenerDirector:
@@ -167,17 +260,24 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def _validator(headers: http.client.HTTPMessage) -> str:
-    """Return what tells one state of the file from another; weak ones do not."""
-    tag = str(headers.get("ETag", ""))
-    if tag and not tag.startswith("W/"):
+    """Return what tells one state of the file from another; weak ones do not.
+
+    A time does if it had passed when it was sent (RFC 9110, 8.8.2.2).
+    """
+    tag = headers.get("ETag", "")
+    if tag.startswith('"'):
         return tag
-    return str(headers.get("Last-Modified", ""))
+    changed = headers.get("Last-Modified", "")
+    times = [parsedate_tz(text) for text in (changed, headers.get("Date", ""))]
+    then, now = (0 if parsed is None else mktime_tz(parsed) for parsed in times)
+    return changed if then and now - then >= 1 else ""
+
+
+def _status(error: Exception) -> int | None:
+    return error.code if isinstance(error, urllib.error.HTTPError) else None
 
 
 def _final(error: Exception) -> bool:
     """Whether asking again would bring the same answer."""
-    return (
-        isinstance(error, urllib.error.HTTPError)
-        and error.code in _CLIENT_ERRORS
-        and error.code not in _TRANSIENT
-    )
+    status = _status(error)
+    return status in _CLIENT_ERRORS and status not in _TRANSIENT

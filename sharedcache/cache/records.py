@@ -49,26 +49,25 @@ class Records:
             LOGGER.warning("no digest of %s is recorded: %s", published.name, error)
 
     def require_whole(self, name: str, facts: FileFacts) -> None:
-        """Refuse a file that is known not to be what its writer recorded.
+        """Refuse a file that is known not to be what its writer recorded."""
+        wrong = self.tell_of(name, facts)
+        if wrong:
+            raise DamagedError(f"{name} {wrong}: {_WAY_OUT.format(name=name)}")
+
+    def tell_of(self, name: str, facts: FileFacts) -> str:
+        """Tell how a file is known not to be as recorded; empty if it is not.
 
         A record that cannot be read says nothing, and no guest waits for one.
         """
         record = self.read(name, facts.inode)
         if record is None:
-            return
+            return ""
         if isinstance(record, Unreadable):
             LOGGER.warning("the digest record of %s: %s", name, record.why)
-            return
+            return ""
         if record.size != facts.size:
-            raise DamagedError(
-                f"{name} has {facts.size} bytes and had {record.size} when it was "
-                f"published: {_WAY_OUT.format(name=name)}"
-            )
-        if record.damage:
-            raise DamagedError(
-                f"{name} was found damaged, {record.damage}: "
-                f"{_WAY_OUT.format(name=name)}"
-            )
+            return f"has {facts.size} bytes and had {record.size} when it was published"
+        return f"was found damaged, {record.damage}" if record.damage else ""
 
 
 _WAY_OUT = (

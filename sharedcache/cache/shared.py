@@ -276,7 +276,10 @@ class SharedCache:
         No lock is held meanwhile: the agent takes it to link.
         """
         for name in want.read:
-            if not self._storage.lies_in_quarantine(name):
+            lying = self._storage.quarantined(name)
+            # A damaged one is restored for nobody: it was taken so that the file
+            # is fetched anew.
+            if not lying or any(self._records.tell_of(name, one) for one in lying):
                 continue
             if not self._agent.use(name):
                 self._agent.release(name)
@@ -300,16 +303,21 @@ class SharedCache:
         if name in under_way:
             # It would wait for itself.
             raise BusyError(f"the fetch of {name} asks for {name} itself")
-        self._agent.use(name)
         under_way.add(name)
         hold: Hold | None = None
+        declared = False
         try:
             with self._locks.taken(name, request.until, stall_s) as lock:
                 hold = self._fetch_locked(request, fetch, want, lock)
+                if hold is not None:
+                    # Not before: the agent restores a used name that is missing,
+                    # or sounds an alarm of it, and this one is being fetched.
+                    declared = True
+                    self._agent.use(name)
             hold = self._only_if_kept(hold, lock)
         finally:
             under_way.discard(name)
-            if hold is None:
+            if declared and hold is None:
                 self._agent.release(name)
         if hold is not None:
             self._keeper.add(hold)

@@ -59,6 +59,9 @@ class Shop:
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
         data = self.content[start:]
         to.send_response(206 if start else 200)
+        if start:
+            whole = len(self.content)
+            to.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
         if self.sized:
             to.send_header("Content-Length", str(len(data)))
         to.send_header("ETag", self.tag)

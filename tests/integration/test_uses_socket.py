@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sharedcache.adapters.uses_socket import AgentLink, UsesSocket, UsesSocketError
-from sharedcache.cache import NotCachedError
+from sharedcache.cache import NotCachedError, Partial
 from sharedcache.core.model import Uses
 from sharedcache.core.names import digest_of
 from sharedcache.core.ports import SourceError
 from tests.support import eventually
-from tests.support.writers import CONTENT, giving, names_in, writer
+from tests.support.writers import CONTENT, bound_base, giving, names_in, writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -186,6 +186,22 @@ def test_a_declared_use_is_reported_and_kept(cluster: Cluster) -> None:
     with writer(cluster.base, where) as cache, cache.use("an image"):
         # The interval is long: the declaration itself makes the agent look.
         cluster.wait(lambda: used() == 1, "the declared use", 30)
+
+
+def test_a_use_is_declared_once_its_file_is_there(
+    served: UsesSocket, path: Path, tmp_path: Path
+) -> None:
+    """The agent sounds an alarm of a used name that is nowhere: not of a fetch."""
+
+    def fetch(partial: Partial) -> None:
+        assert served.look() == Uses()
+        partial.write(CONTENT)
+
+    with writer(bound_base(tmp_path), path) as cache:
+        with cache.use("an image", fetch=fetch):
+            assert served.look() == Uses.of_names([NAME])
+        assert served.look() == Uses.of_names([NAME])
+        assert served.look() == Uses()
 
 
 def test_a_use_brings_back_what_lies_in_quarantine(cluster: Cluster) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,14 @@ import pytest
 
 from sharedcache.adapters.novalock import NovaNameLocks
 from sharedcache.adapters.storage import WriterDirectory
-from sharedcache.cache import IMAGE, DamagedError
+from sharedcache.adapters.uses_socket import UsesSocket
+from sharedcache.cache import IMAGE, DamagedError, Partial
 from sharedcache.cache import verify as engine
 from sharedcache.cache.records import Records
 from sharedcache.cache.verify import Finding, State, Verifier, tasks
 from sharedcache.core.digests import Digest, Published, record_name
-from sharedcache.core.names import digest_of
+from sharedcache.core.model import Uses
+from sharedcache.core.names import digest_of, leaf_of
 from sharedcache.core.rate import Flow
 from tests.support.writers import CONTENT, age, bound_base, giving, names_in, writer
 
@@ -110,6 +113,31 @@ def test_a_damaged_file_is_marked_and_not_handed_out(
     assert verifier.check(NAME).state is State.WHOLE
     with writer(base) as cache, cache.use("an image") as path:
         assert path.read_bytes() == CONTENT
+
+
+def test_a_damaged_file_in_quarantine_is_fetched_anew(
+    base: Path, tmp_path: Path, verifier: Verifier
+) -> None:
+    """No agent is asked to bring back what was taken because it is damaged."""
+    damage(base / NAME)
+    assert verifier.check(NAME).state is State.DAMAGED
+    epoch = base / ".sharedcache" / "epochs" / "1"
+    epoch.mkdir(parents=True)
+    (base / NAME).rename(epoch / leaf_of(NAME, "0123456789abcdef", 1))
+    with closing(UsesSocket(str(tmp_path / "s"))) as agent:
+        agent.start()
+
+        def fetch(partial: Partial) -> None:
+            # Whatever an agent is told of, it restores.
+            assert agent.look() == Uses()
+            partial.write(CONTENT)
+
+        with (
+            writer(base, tmp_path / "s") as cache,
+            cache.use("an image", fetch=fetch) as path,
+        ):
+            assert path.read_bytes() == CONTENT
+            assert agent.look() == Uses.of_names([NAME])
 
 
 def test_a_file_that_was_cut_off(base: Path, verifier: Verifier) -> None:

@@ -146,30 +146,43 @@ class WriterDirectory(ControlFiles, CacheFiles, DigestFiles):
         """
         return hold(descriptor)
 
-    def lies_in_quarantine(self, name: str) -> bool:
-        """Whether a quarantined file of this cache name is seen.
+    def quarantined(self, name: str) -> list[FileFacts]:
+        """Look at the quarantined files of a cache name that are seen.
 
         From a listing, which a client may have cached: wrong in either
         direction for as long as that, which costs a download or a short wait.
         """
         cache_entry(name)
 
-        def call(look: Look) -> bool:
+        def call(look: Look) -> list[FileFacts]:
+            found: list[FileFacts] = []
             with reading("list the epochs"):
                 try:
                     epochs = look.epochs()
-                    found = listing(epochs)
+                    numbers = sorted(listing(epochs), key=_number, reverse=True)
                 except NameMissingError:
-                    return False
+                    return []
                 # The highest epoch is the leader's; lower ones are sealed,
                 # or about to be emptied into it.
-                for epoch in sorted(found, key=_number, reverse=True)[:2]:
+                for epoch in numbers[:2]:
                     with suppress(NotADirectoryError, FileNotFoundError):
-                        if any(_is_of(leaf, name) for leaf in listing(epochs, epoch)):
-                            return True
-            return False
+                        found += _files_of(name, epochs, epoch)
+            return found
 
         return self._read(call)
+
+
+def _files_of(name: str, epochs: int, epoch: str) -> list[FileFacts]:
+    """Look at what lies in one epoch of a cache name."""
+    found = []
+    with opened(epoch, DIRECTORY, epochs) as directory:
+        for leaf in listing(directory):
+            if _is_of(leaf, name):
+                # One that went meanwhile, to its name or for good, lies here no more.
+                with suppress(FileNotFoundError):
+                    status = os.stat(leaf, dir_fd=directory, follow_symlinks=False)
+                    found.append(facts_of(status))
+    return found
 
 
 def _regular(descriptor: int, name: str) -> int:
