@@ -39,7 +39,7 @@ class Records:
         """Write a record; raises ``StorageError``, ``OutcomeUnknownError``."""
         data = codec.to_text(digests.to_record(published))
         name, inode = published.name, published.inode
-        self.storage.digest_write(name, inode, data)
+        self.storage.digest_write(name, inode, data, whole=not published.damage)
 
     def note(self, published: Published) -> None:
         """Record a digest; a file without one is as good, but cannot be verified."""

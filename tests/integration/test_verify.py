@@ -366,6 +366,27 @@ def test_what_was_verified_longest_ago_comes_first(
     assert [o.name for o in tasks(storage.scan(), {}, chosen=[OTHER])] == [OTHER]
 
 
+def test_a_damaged_file_is_looked_at_in_every_run(
+    base: Path, storage: WriterDirectory, verifier: Verifier
+) -> None:
+    """Only what was found whole is left out: a run must not hide known damage."""
+    before_ns = storage.digest_time() - 1000 * 10**9
+
+    def left() -> list[str]:
+        found = tasks(storage.scan(), storage.digest_list(), before_ns=before_ns)
+        return [one.name for one in found]
+
+    assert left() == []
+    damage(base / NAME)
+    assert verifier.check(NAME).state is State.DAMAGED
+    assert left() == [NAME]
+    assert verifier.check(NAME).state is State.DAMAGED
+    assert left() == [NAME]
+    damage(base / NAME)
+    assert verifier.check(NAME).state is State.WHOLE
+    assert left() == []
+
+
 def test_a_new_file_of_a_name_has_a_record_of_its_own(
     base: Path, storage: WriterDirectory
 ) -> None:

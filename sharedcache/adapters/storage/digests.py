@@ -34,17 +34,25 @@ class DigestFiles(Descriptors):
     """What is recorded of files' content.  No rule that keeps a file reads it.
 
     A record's modification time is the storage's time at which its file was found
-    to be as recorded: at publication, and each time it was verified since.
+    to be as recorded: at publication, and each time it was verified since; 1970 if
+    it was found damaged, so that every later look begins with it.
     """
 
-    def digest_write(self, name: str, inode: int, data: bytes) -> None:
-        """Write the record of one file, atomically and durably."""
+    def digest_write(
+        self, name: str, inode: int, data: bytes, *, whole: bool = True
+    ) -> None:
+        """Write the record of one file, atomically and durably.
+
+        ``whole`` tells whether the file is as recorded, as far as is known.
+        """
         record = record_name(cache_entry(name), inode)
         what = f"write the digest record of {shown(name)}"
         with self._looking() as look:
             make_directory(look.control(), _DIGESTS)
             with _records(look) as records:
                 with written_apart(records, record, data) as temporary, changing(what):
+                    if not whole:
+                        os.utime(temporary, (0, 0), dir_fd=records)
                     os.rename(temporary, record, src_dir_fd=records, dst_dir_fd=records)
                 settle(what, records)
 
