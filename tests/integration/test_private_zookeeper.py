@@ -19,6 +19,7 @@ from kazoo.protocol.states import KazooState
 from sharedcache.adapters import zookeeper_server
 from sharedcache.adapters.zookeeper_server import (
     LOOPBACK,
+    DirectoryInUseError,
     PrivateEnsemble,
     PrivateServer,
     ServerFailedError,
@@ -191,6 +192,23 @@ class TestServer:
         assert server.address == address
         with pytest.raises(NodeExistsError):
             _write(server.address, "/kept")
+
+    def test_two_never_run_from_one_directory(self, server: PrivateServer) -> None:
+        """A server that is there refuses another, whoever noted it or did not.
+
+        One that hangs has its directory still; one that ended has not.
+        """
+        other = PrivateServer(ServerSpec(data_dir=server.spec.data_dir, fsync=False))
+        port = server.port
+        server.pause()
+        with pytest.raises(DirectoryInUseError, match="has not ended yet"):
+            other.start()
+        server.resume()
+        assert not other.running
+        assert f"clientPort={port}\n" in (server.spec.data_dir / "zoo.cfg").read_text()
+        server.kill()
+        with other:
+            assert other.mode() is ServerMode.STANDALONE
 
     def test_a_paused_server_is_silent_and_goes_on(self, server: PrivateServer) -> None:
         """Frozen it keeps its sockets and does not answer."""

@@ -26,6 +26,7 @@ from sharedcache.adapters.zookeeper_server.ports import (
 )
 from sharedcache.adapters.zookeeper_server.server import (
     START_DEADLINE_S,
+    DirectoryInUseError,
     PrivateServer,
     ServerFailedError,
     ServerMode,
@@ -39,6 +40,7 @@ from sharedcache.adapters.zookeeper_server.spec import (
 __all__ = [
     "LOOPBACK",
     "START_DEADLINE_S",
+    "DirectoryInUseError",
     "Installation",
     "PrivateEnsemble",
     "PrivateServer",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import signal
@@ -38,6 +39,10 @@ _MAIN_CLASS = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 
 class ServerFailedError(RuntimeError):
     """A server ended or did not become ready; the message carries its log's tail."""
+
+
+class DirectoryInUseError(OSError):
+    """A server that was started from this directory still runs."""
 
 
 class ServerMode(StrEnum):
@@ -125,24 +130,47 @@ class PrivateServer:
     def start(self) -> None:
         """Start the JVM and return at once; does nothing while it runs.
 
-        Raises OSError if the directory cannot be written or Java cannot be run.
+        Raises OSError if the directory cannot be written or Java cannot be run,
+        DirectoryInUseError if somebody else's server still runs from it.
         """
         if self.running:
             return
         home = self.spec.data_dir
         (home / "conf").mkdir(parents=True, exist_ok=True)
         (home / "data").mkdir(exist_ok=True)
-        (home / "zoo.cfg").write_text(render_config(self.spec, self.port))
-        (home / "data" / "myid").write_text(f"{self.spec.server_id}\n")
-        for name, text in LOGGING_FILES.items():
-            (home / "conf" / name).write_text(text)
         with self.log_path.open("ab") as log:
+            self._claim(log.fileno())
+            self._configure()
             self._log_start = log.tell()
             self._process = start_child(
                 self._command(), directory=home, output=log.fileno()
             )
         self._wanted = True
         self._paused = False
+
+    def _claim(self, log: int) -> None:
+        """Lock the log, for as long as the JVM has it open.
+
+        The lock belongs to the open file that the JVM inherits, so it tells of
+        one whose parent was killed before it could note it anywhere, and that
+        does not end because it hangs in the kernel.  Two servers would ruin
+        each other's data.
+        """
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DirectoryInUseError(
+                error.errno,
+                "a ZooKeeper of an earlier run has not ended yet",
+                str(self.spec.data_dir),
+            ) from error
+
+    def _configure(self) -> None:
+        home = self.spec.data_dir
+        (home / "zoo.cfg").write_text(render_config(self.spec, self.port))
+        (home / "data" / "myid").write_text(f"{self.spec.server_id}\n")
+        for name, text in LOGGING_FILES.items():
+            (home / "conf" / name).write_text(text)
 
     def _command(self) -> list[str]:
         return [

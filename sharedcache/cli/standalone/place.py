@@ -188,7 +188,8 @@ def _is_ours(entry: Path) -> bool:
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner may read, whole or not at all."""
-    fresh = path.with_name(f".{path.name}.new")
+    # One dot, also before a name that has one: so `_is_ours` knows what is left.
+    fresh = path.with_name(f".{path.name.lstrip('.')}.new")
     with suppress(FileNotFoundError):
         fresh.unlink()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC

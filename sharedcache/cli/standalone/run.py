@@ -17,6 +17,7 @@ from sharedcache.adapters.settings import Settings
 from sharedcache.adapters.storage import DirectoryStorage
 from sharedcache.adapters.systemd import notify
 from sharedcache.adapters.zookeeper_server import (
+    DirectoryInUseError,
     PrivateServer,
     ServerSpec,
     ZooKeeperUnavailable,
@@ -46,6 +47,7 @@ _TICK_S = 0.2
 _TRIM_S = 10.0
 _READY_S = 60.0
 _CONNECT_S = 10.0
+_ORPHAN_S = 10.0
 _PORT_S = 3.0
 """How long the port of the last run is waited for before another is taken."""
 
@@ -163,7 +165,7 @@ class Standalone:
     def _start(self, supervisor: Supervisor, settings: Settings, state: State) -> None:
         """Start the parts one after the other, then tend them."""
         server = self._server(state)
-        supervisor.start(server)
+        self._start_alone(supervisor, server)
         self.display.say(f"ZooKeeper starts on 127.0.0.1:{state.port}")
         if not self._await_ready(server):
             return
@@ -187,6 +189,27 @@ class Standalone:
         finally:
             watch.stop()
             session.stop()
+
+    def _start_alone(self, supervisor: Supervisor, server: Server) -> None:
+        """Start ZooKeeper once no other one runs from its directory.
+
+        One may that no note names: the run before was killed right after its
+        start.
+        """
+        until = time.monotonic() + _ORPHAN_S
+        while True:
+            try:
+                supervisor.start(server)
+            except DirectoryInUseError as error:
+                if time.monotonic() >= until:
+                    raise Failure(
+                        f"{error.filename}: {error.strerror}; it hangs in the kernel, "
+                        "perhaps on storage that does not answer: start again once "
+                        "it is gone"
+                    ) from error
+                time.sleep(_TICK_S)
+            else:
+                return
 
     def _server(self, state: State) -> Server:
         spec = ServerSpec(
