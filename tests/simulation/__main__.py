@@ -127,7 +127,7 @@ def many(
     seconds = time.monotonic() - began
     console.print(
         f"{done} schedules in {seconds:.0f} s, {failed} failed; {steps} steps, "
-        f"{counts['quarantined']} quarantined, {counts['purged']} purged, "
+        f"{counts['renamed']} quarantined, {counts['unlinked']} purged, "
         f"{counts['restored']} restored, {counts['leading']} leaderships",
         highlight=False,
     )

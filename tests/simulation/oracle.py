@@ -93,7 +93,7 @@ class Oracle:
                 self.say(f"{who} renamed {removal.name} within _base")
         elif removal.to is not None and removal.to.title.isdigit():
             self._acts(who, int(removal.to.title))
-            self._world.counts["quarantined"] += 1
+            self._world.counts["renamed"] += 1
             self._world.hunter.taken(removal)
         elif who != FOREIGN and not (
             who.startswith("nova") and removal.name.endswith(".part")
@@ -103,7 +103,7 @@ class Oracle:
     def _from_epoch(self, who: str, removal: Removal) -> None:
         if removal.to is None:
             self._acts(who, int(removal.folder.title))
-            self._world.counts["purged"] += 1
+            self._world.counts["unlinked"] += 1
         elif removal.to.title.isdigit():
             if removal.to is removal.folder:
                 # An entry gets a new name after a restore: a leader's act.

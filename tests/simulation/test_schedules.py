@@ -13,7 +13,9 @@ import pytest
 from tests.simulation import farm
 from tests.simulation.run import simulate
 
-SCHEDULES = int(os.environ.get("SCHEDULES", "3000"))
+SCHEDULES = int(os.environ.get("SCHEDULES", "2500"))
+"""At 0.11 to 0.13 s of processor time each, under three minutes on two processors."""
+
 FIRST = 1
 PARTS = 12
 """In how many parts they run: pytest's own processes take one after the other."""
@@ -23,13 +25,17 @@ ENOUGH = 100
 """Of fewer schedules nothing is said about how much happens in them."""
 
 LEAST = {
-    "quarantined": 5.0,
-    "purged": 4.0,
+    "renamed": 5.0,
+    "unlinked": 4.0,
     "restored": 0.05,
     "leading": 1.0,
     "sealed-epoch": 0.2,
 }
-"""How often each must happen, per schedule: a world that stands still shows nothing."""
+"""How often each must happen, per schedule: a world that stands still shows nothing.
+
+``renamed`` into quarantine and ``unlinked`` from it are what the oracle saw on the
+storage, the others what the daemons say.
+"""
 
 
 def _seeds(part: int) -> range:
