@@ -1,4 +1,4 @@
-"""A way to a server that can be cut, and made slow."""
+"""A way to a server that can be cut, held, and made slow."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ class Proxy:
         self._guard = threading.Lock()
         self._open = False
         self._ended = threading.Event()
+        self._passing = threading.Event()
+        self._passing.set()
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self.delay_s = 0.0
@@ -42,6 +44,7 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         """Cut everything and wait for the threads."""
         self._ended.set()
+        self._passing.set()
         # Closing alone would not wake the thread that accepts.
         self._listener.shutdown(socket.SHUT_RDWR)
         self.cut()
@@ -61,6 +64,14 @@ class Proxy:
             for one in self._sockets:
                 with suppress(OSError):
                     one.shutdown(socket.SHUT_RDWR)
+
+    def hold(self) -> None:
+        """Let nothing through from now on, and keep connections as they are."""
+        self._passing.clear()
+
+    def release(self) -> None:
+        """Let through what was held, and all that comes."""
+        self._passing.set()
 
     def _start(self, body: object, *arguments: object) -> None:
         thread = threading.Thread(target=body, args=arguments, daemon=True)  # type: ignore[arg-type]
@@ -92,6 +103,7 @@ class Proxy:
         with suppress(OSError):
             while data := source.recv(_CHUNK_BYTES):
                 self._ended.wait(self.delay_s)
+                self._passing.wait()
                 sink.sendall(data)
         for one in (source, sink):
             with suppress(OSError):
