@@ -93,6 +93,25 @@ def test_a_disk_of_a_later_libvirt() -> None:
         disks('<disk type="crystal"><source lattice="/b"/></disk>')
 
 
+@pytest.mark.parametrize(
+    ("image_format", "offset", "known"),
+    [("qcow2", "65536", False), ("qcow2", "0", True), ("raw", "65536", True)],
+)
+def test_slices(image_format: str, offset: str, *, known: bool) -> None:
+    """An image within a file has its header elsewhere, and is not understood."""
+    xml = (
+        '<domain><name>g</name><disk type="file">'
+        f'<driver type="{image_format}"/><source file="/i/d"><slices>'
+        f'<slice type="storage" offset="{offset}" size="4096"/></slices></source>'
+        "</disk></domain>"
+    )
+    if known:
+        assert [file.path for file in read(xml).disks] == ["/i/d"]
+        return
+    with pytest.raises(DomainXmlError, match="a slice of /i/d"):
+        read(xml)
+
+
 def test_volumes() -> None:
     """A volume's path is libvirt's to tell."""
     (found,) = read(

@@ -107,7 +107,9 @@ def _uses(
         try:
             described = domainxml.read(text)
         except DomainXmlError as error:
-            raise SourceError(f"{error}; upgrade sharedcache") from error
+            raise SourceError(
+                f"{error}; change the domain, or upgrade sharedcache"
+            ) from error
         # A snapshot's document begins with the snapshot's own name.
         domain = domain or described.name
         images.update(names.digest_of(ident) for ident in described.images)

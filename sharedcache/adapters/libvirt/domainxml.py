@@ -134,10 +134,19 @@ def _files(element: ET.Element, format_in: str) -> Iterator[File]:
 def _file(
     element: ET.Element, source: ET.Element, image_format: str | None
 ) -> Iterator[File]:
-    """Tell the file of one image, if it is on this host's file systems."""
+    """Tell the file of one image, if it is on this host's file systems.
+
+    Raises ``DomainXmlError`` for an image within a file, whose header is elsewhere.
+    """
     whole = _ends(element)
     path = source.get("file") or source.get("dev")
     if path:
+        if image_format != "raw" and any(
+            one.get("type") == "storage" and one.get("offset") != "0"
+            for one in source.findall("slices/slice")
+        ):
+            # Its header is not where a header is looked for.
+            raise DomainXmlError(f"the image in a slice of {path} is not followed")
         yield File(path, image_format, whole)
         return
     if source.get("pool") and source.get("volume"):
