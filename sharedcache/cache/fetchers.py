@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import select
 import stat
 import subprocess
 import time
@@ -26,6 +27,7 @@ RESUMES = 5
 """How often in a row a transfer is resumed without getting a byte further."""
 
 _PAUSE_S = 0.5
+_POLL_S = 0.2
 _OK = 200
 _PARTIAL_CONTENT = 206
 _NO_SUCH_RANGE = 416
@@ -68,7 +70,10 @@ def from_file(path: str | Path, watch: Watch = _nobody) -> Fetch:
 
 
 def from_command(*command: str, watch: Watch = _nobody) -> Fetch:
-    """Return a fetch of what a program prints, which must end with 0."""
+    """Return a fetch of what a program prints, which must end with 0.
+
+    One that prints nothing for longer than the stall limit is killed.
+    """
 
     def fetch(partial: Partial) -> None:
         try:
@@ -81,9 +86,7 @@ def from_command(*command: str, watch: Watch = _nobody) -> Fetch:
             if child.stdout is None:
                 raise FetchError(f"{command[0]} has no output")
             try:
-                while data := os.read(child.stdout.fileno(), CHUNK):
-                    partial.write(data)
-                    watch(partial.size, None)
+                _copy(child.stdout.fileno(), partial, watch)
             except BaseException:
                 child.kill()
                 raise
@@ -91,6 +94,22 @@ def from_command(*command: str, watch: Watch = _nobody) -> Fetch:
             raise FetchError(f"{command[0]} ended with {child.returncode}")
 
     return fetch
+
+
+def _copy(source: int, partial: Partial, watch: Watch) -> None:
+    """Copy what a program prints to its end; ``LostLockError`` if it hangs."""
+    heard = time.monotonic()
+    while True:
+        # The watch is asked while nothing comes, too: it may end the fetch.
+        watch(partial.size, None)
+        if select.select([source], [], [], _POLL_S)[0]:
+            data = os.read(source, CHUNK)
+            if not data:
+                return
+            partial.write(data)
+            heard = time.monotonic()
+        elif time.monotonic() - heard > partial.stall_s:
+            partial.lose()
 
 
 def from_url(
@@ -154,6 +173,7 @@ class _Transfer:
                 why = f"{self._url} ended at {partial.size} of {held.total} bytes"
                 if in_vain >= RESUMES:
                     raise FetchError(why)
+            self._watch(partial.size, held.total)
             time.sleep(_PAUSE_S)
 
     def _receive(self, partial: Partial, held: _Held) -> None:

@@ -43,13 +43,14 @@ class LockPool:
         self._pid = os.getpid()
         self._idle: list[NovaNameLocks] = []
         self._closed = False
+        self._interrupted = threading.Event()
 
     @contextmanager
     def taken(self, name: str, until: float, hold_s: float) -> Iterator[NameLock]:
         """Hold the lock of a name, for at most ``hold_s`` seconds unless renewed.
 
         Waits until ``until`` on the monotonic clock, in seconds; ``BusyError``
-        after that.
+        after that, and once waiting was ended.
         """
         locks = self._get()
         try:
@@ -64,6 +65,10 @@ class LockPool:
         finally:
             if os.getpid() == self._pid:
                 self._put(locks)
+
+    def interrupt(self) -> None:
+        """End all waiting, now and from now on; what is held is held on."""
+        self._interrupted.set()
 
     def close(self) -> None:
         """End every helper that is idle; one in use ends when it is given back."""
@@ -85,8 +90,9 @@ class LockPool:
                 return
         locks.close()
 
-    @staticmethod
-    def _take(locks: NovaNameLocks, name: str, until: float, hold_s: float) -> None:
+    def _take(
+        self, locks: NovaNameLocks, name: str, until: float, hold_s: float
+    ) -> None:
         pause_s, failures = _PAUSE_S, 0
         while True:
             left_s = until - time.monotonic()
@@ -102,5 +108,7 @@ class LockPool:
                 )
             # Waiters ask apart from each other, and ever more seldom: each
             # attempt is several requests to the storage.
-            time.sleep(min(pause_s * random.uniform(0.5, 1.0), max(left_s, 0.0)))  # noqa: S311 - no secret
+            longest_s = min(pause_s * random.uniform(0.5, 1.0), max(left_s, 0.0))  # noqa: S311 - no secret
+            if self._interrupted.wait(longest_s):
+                raise BusyError(f"waiting for the lock of {name} was interrupted")
             pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)

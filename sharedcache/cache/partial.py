@@ -75,6 +75,11 @@ class Partial:
         return self._path.name
 
     @property
+    def stall_s(self) -> float:
+        """How long a fetch may stand still before it loses its turn, in seconds."""
+        return self._stall_s
+
+    @property
     def size(self) -> int:
         """Bytes that ``write`` wrote."""
         return self._written

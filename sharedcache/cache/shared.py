@@ -118,6 +118,13 @@ class SharedCache:
         self._locks.close()
         self._storage.close()
 
+    def interrupt(self) -> None:
+        """End all waiting for others' fetches, in every thread, with ``BusyError``.
+
+        What is held stays held, and a fetch under way goes on.
+        """
+        self._locks.interrupt()
+
     @contextmanager
     def use(
         self,

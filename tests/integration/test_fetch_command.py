@@ -5,28 +5,39 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sharedcache.cache import DamagedError, Partial, fetchers
+from sharedcache.adapters.novalock import NovaNameLocks
+from sharedcache.cache import DamagedError, LostLockError, Partial, fetchers
 from sharedcache.cache.fetchers import FetchError
-from sharedcache.core.names import digest_of
+from sharedcache.core.names import digest_of, lock_name
+from tests.support import eventually
 from tests.support.cluster import clean_environment
-from tests.support.writers import CONTENT, KERNEL_ID, bound_base, names_in, writer
+from tests.support.writers import (
+    CONTENT,
+    KERNEL_ID,
+    QUICK,
+    bound_base,
+    names_in,
+    writer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 ID = "11111111-0000-4000-8000-000000000001"
 NAME = digest_of(ID).hex()
+_COMMAND = (sys.executable, "-m", "sharedcache.cli.main")
 
 
 @dataclass
@@ -193,7 +204,7 @@ def test_an_error_of_the_storage_is_no_reason_to_ask_again(base: Path) -> None:
 
 def _run(base: Path, *arguments: str, stdin: str = "") -> tuple[int, Any, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "sharedcache.cli.main", *arguments, "-f", "json"],
+        [*_COMMAND, *arguments, "-f", "json"],
         env=clean_environment(SHAREDCACHE_BASE=str(base), SHAREDCACHE_CLUSTER="c"),
         cwd=base.parent,
         input=stdin,
@@ -263,3 +274,57 @@ def test_prefetch(base: Path, tmp_path: Path) -> None:
     assert [bool(one["error"]) for one in said] == [False] * 4 + [True, False]
     assert (base / said[5]["name"]).read_text() == f"{ids[5]}\n"
     assert len(names_in(base)) == 5
+
+
+def test_words_that_are_no_numbers_or_text(base: Path, tmp_path: Path) -> None:
+    """Wrong usage is told as such, and an editor's mark is no part of an id."""
+    image = tmp_path / "image"
+    image.write_bytes(CONTENT)
+    code, _, told = _run(base, "fetch", ID, str(image), "--reserve-percent", "nan")
+    assert (code, "nan is not a number" in told) == (2, True)
+    (tmp_path / "list").write_bytes(b"\xff\xfe\x00")
+    code, _, told = _run(base, "prefetch", str(tmp_path / "list"))
+    assert (code, "is no text" in told) == (2, True)
+    (tmp_path / "list").write_bytes(b"\xef\xbb\xbf" + f"{ID} {image}\r\n".encode())
+    assert _run(base, "prefetch", str(tmp_path / "list"))[0] == 0
+    assert names_in(base) == {NAME}
+
+
+def test_a_program_that_prints_nothing_is_killed(base: Path) -> None:
+    """After the stall limit, as one that is run is; whoever asked is told."""
+    limits = replace(QUICK, stall_s=0.5)
+    fetch = fetchers.from_command("sleep", "1000")
+    with writer(base, limits=limits) as cache, pytest.raises(LostLockError):
+        cache.use(ID, fetch=fetch).__enter__()
+    assert names_in(base) == set()
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_an_interrupt_ends_a_fetch(base: Path, *, waiting: bool) -> None:
+    """Whether its own source is silent, or it waits for somebody else's fetch."""
+    with NovaNameLocks(str(base.parent / "locks")) as locks:
+        if waiting:
+            assert locks.take(lock_name(NAME), 1.0, 1000.0)
+        command = f"sh -c 'touch {base.parent}/began; exec sleep 1000'"
+        with subprocess.Popen(
+            [*_COMMAND, "fetch", ID, "--command", command],
+            env=clean_environment(SHAREDCACHE_BASE=str(base), SHAREDCACHE_CLUSTER="c"),
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        ) as child:
+            if waiting:
+                # What asks for the lock runs; nothing else may begin.
+                eventually(lambda: _helpers(child.pid), 30, "what asks for the lock")
+            else:
+                eventually((base.parent / "began").exists, 30, "the program")
+            child.send_signal(signal.SIGINT)
+            _, told = child.communicate(timeout=30)
+    assert (child.returncode, told) == (1, "sharedcache: interrupted\n")
+    assert names_in(base) == set()
+    assert (base.parent / "began").exists() is not waiting
+
+
+def _helpers(process: int) -> list[str]:
+    """List a process's children, of all its threads."""
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return [one for task in tasks for one in (task / "children").read_text().split()]

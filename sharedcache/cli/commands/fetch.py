@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 import threading
@@ -62,6 +63,13 @@ class _Order:
         return fetchers.from_file(self.source, watch)
 
 
+def _number(_: click.Context, option: click.Parameter, value: float) -> float:
+    """Refuse what is no number, which no range refuses."""
+    if math.isnan(value):
+        raise click.BadParameter("nan is not a number", param=option)
+    return value
+
+
 def _reserve(command: click.decorators.FC) -> click.decorators.FC:
     return click.option(
         "--reserve-percent",
@@ -69,6 +77,7 @@ def _reserve(command: click.decorators.FC) -> click.decorators.FC:
         default=RESERVE_PERCENT,
         show_default=True,
         metavar="PERCENT",
+        callback=_number,
         help="Share of the storage that must stay free.",
     )(command)
 
@@ -135,7 +144,16 @@ def prefetch(
       openstack image list -f value -c ID |
         sharedcache prefetch - --command 'openstack image save {id}'
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
-    lines = [line.split() for line in list_file if not line.lstrip().startswith("#")]
+    try:
+        text = list_file.read()
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{list_file.name} is no text: {error}") from error
+    lines = [
+        line.split()
+        # Some editors begin a file with a mark of its own.
+        for line in text.removeprefix("\ufeff").splitlines()
+        if not line.lstrip().startswith("#")
+    ]
     orders = [_order(line, command) for line in lines if line]
     said = _carry_out(given, orders, command, jobs, reserve_percent)
     given.emit(said, lambda console: _show(console, said))
@@ -193,12 +211,16 @@ class _Worker:
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def all(self, orders: Sequence[_Order], jobs: int) -> list[Data]:
-        """Carry all out; an interrupt ends those under way at their next byte."""
+        """Carry all out; an interrupt ends those under way, and waiting for others.
+
+        At once, but for a server that is silent: ``fetchers.TIMEOUT_S`` later then.
+        """
         with ThreadPoolExecutor(jobs) as pool:
             try:
                 return list(pool.map(self.one, orders))
             except BaseException:
                 self.stopped.set()
+                self.cache.interrupt()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
