@@ -51,20 +51,26 @@ def _nobody(_done: int, _total: int | None) -> None:
 
 
 def from_file(path: str | Path, watch: Watch = _nobody) -> Fetch:
-    """Return a fetch that copies a local file."""
+    """Return a fetch that copies a local file, which must not change meanwhile."""
 
     def fetch(partial: Partial) -> None:
         try:
             with Path(path).open("rb", buffering=0) as source:
-                status, total = os.fstat(source.fileno()), None
-                if stat.S_ISREG(status.st_mode):
-                    total = status.st_size
+                before = os.fstat(source.fileno())
+                total = before.st_size if stat.S_ISREG(before.st_mode) else None
+                if total is not None:
                     partial.expect(total)
+                begun = partial.size
                 while data := source.read(CHUNK):
                     partial.write(data)
                     watch(partial.size, total)
+                after = os.fstat(source.fileno())
         except FileNotFoundError as error:
             raise FetchError(f"{path} does not exist") from error
+        moved = before.st_mtime_ns != after.st_mtime_ns
+        if total is not None and (moved or partial.size - begun != total):
+            # It is being written, or replaced in place: this may be half of it.
+            raise FetchError(f"{path} changed while it was read: try again later")
 
     return fetch
 

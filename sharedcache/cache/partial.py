@@ -66,8 +66,13 @@ class Partial:
         self._next_renewal = time.monotonic() + stall_s / _RENEWALS
 
     def close(self) -> None:
-        """End the thread that computes the digest; the descriptor stays open."""
+        """End the thread that computes the digest; the descriptor stays open.
+
+        Its number is forgotten: a fetch that left a thread behind would otherwise
+        reach whatever file bears that number next.
+        """
         self._pool.shutdown()
+        self.descriptor = -1
 
     @property
     def name(self) -> str:

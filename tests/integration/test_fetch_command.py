@@ -276,6 +276,45 @@ def test_prefetch(base: Path, tmp_path: Path) -> None:
     assert len(names_in(base)) == 5
 
 
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_file_that_changes_while_it_is_copied(
+    base: Path, tmp_path: Path, *, grows: bool
+) -> None:
+    """Half of an image that is still being written is not the image."""
+    image = tmp_path / "image"
+    image.write_bytes(CONTENT)
+
+    def watch(done: int, _total: int | None) -> None:
+        if done == len(CONTENT):
+            with image.open("r+b") as other:
+                other.seek(0, os.SEEK_END if grows else os.SEEK_SET)
+                other.write(b"more")
+            os.utime(image, (1, 1))
+
+    with pytest.raises(FetchError, match="changed while"), writer(base) as cache:
+        cache.use(ID, fetch=fetchers.from_file(image, watch)).__enter__()
+    assert names_in(base) == set()
+    again = fetchers.from_file(image)
+    with writer(base) as cache, cache.use(ID, fetch=again) as path:
+        assert path.read_bytes() == image.read_bytes()
+
+
+def test_a_thread_that_a_fetch_left_behind_reaches_no_file(base: Path) -> None:
+    """After the fetch its partial file writes nothing and empties nothing."""
+    left: list[Partial] = []
+
+    def fetch(partial: Partial) -> None:
+        left.append(partial)
+        partial.write(CONTENT)
+
+    with writer(base) as cache, cache.use(ID, fetch=fetch) as path:
+        with pytest.raises(RuntimeError):
+            left[0].write(b"late")
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            left[0].restart()
+        assert path.read_bytes() == CONTENT
+
+
 def test_words_that_are_no_numbers_or_text(base: Path, tmp_path: Path) -> None:
     """Wrong usage is told as such, and an editor's mark is no part of an id."""
     image = tmp_path / "image"
