@@ -122,6 +122,9 @@ def hold(coordination: Coordination, name: str, why: str, by: Signature) -> None
 
 def release(coordination: Coordination, name: str, by: Signature) -> None:
     """Take a hold back; raises ``RefusedError`` if there is none."""
+    if names.classify(name) is names.Kind.UNRECOGNISED:
+        # It may not even be a path of ZooKeeper, and no hold has such a name.
+        raise RefusedError(f"{name!r} is no cache name, so there is no hold on it")
     path = ledger.hold_path(name)
     act = Act(Deed.HOLD_REMOVED, by.doer, by.when, subjects=(Subject(name),))
     try:

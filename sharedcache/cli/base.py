@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -15,7 +16,7 @@ import click
 from sharedcache.adapters import settings as ini
 from sharedcache.adapters.settings import Settings
 from sharedcache.cli import output
-from sharedcache.cli.failure import Failure, in_one_line
+from sharedcache.cli.failure import Failure, RefusedFailure, in_one_line
 
 if TYPE_CHECKING:
     from sharedcache.adapters.storage import DirectoryStorage
@@ -209,6 +210,44 @@ class Connection:
                 observed = observer.observe(scan=scan)
         plan = make_plan(policy, observed.seen)
         return observed, as_the_leader_tells(observed, plan)
+
+
+LONGEST_WHY = 500
+"""Characters of a reason that the audit keeps whole."""
+
+
+def why_option(shown: str) -> Callable[[F], F]:
+    """Add ``--why``, an operator's reason; ``shown`` says where it can be read."""
+    return click.option("--why", default="by hand", callback=_one_line, help=shown)
+
+
+def _one_line(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Refuse a reason that a record could not give back, or a table not show."""
+    del context, parameter
+    if len(value) <= LONGEST_WHY and value.isprintable():
+        return value
+    raise click.BadParameter(
+        f"give one line of printable text, {LONGEST_WHY} characters at most"
+    )
+
+
+def own_name(settings: Settings, name: str) -> str:
+    """Return the file's name that an order is about, given bare or as a path.
+
+    Raises ``RefusedFailure`` for a path out of this cache: an order about a
+    file elsewhere must not become one about a file here with the same name.
+    """
+    if "/" not in name:
+        return name
+    directory, _, last = name.rstrip("/").rpartition("/")
+    there = Path(os.path.realpath(directory or "/"))
+    # What is in quarantine lies deeper in the same directory.
+    if Path(os.path.realpath(settings.base)) in (there, *there.parents):
+        return last
+    raise RefusedFailure(
+        f"{name} is not in {settings.base}: give the file's name alone, or a path "
+        "to it in there"
+    )
 
 
 class Needs(enum.Enum):

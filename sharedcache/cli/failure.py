@@ -91,6 +91,12 @@ def _failure(error: Exception) -> Failure:
     for kind, failure in _KINDS:
         if isinstance(error, kind):
             return failure(text)
+    if isinstance(error, UnicodeEncodeError):
+        # What cannot be encoded is what was typed: the rest comes decoded.
+        return SettingsFailure(
+            "an argument or a setting holds bytes that are no UTF-8 text: write it "
+            "in UTF-8"
+        )
     if isinstance(error, OSError):
         return Failure(f"{type(error).__name__}: {text}")
     return Failure(

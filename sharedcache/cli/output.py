@@ -100,11 +100,10 @@ def _rows_of(data: object, rows_in: str | None, columns: Sequence[str]) -> objec
     """Take the rows out of the mapping around them, unless its own keys are asked."""
     if rows_in is None or not isinstance(data, Mapping):
         return data
-    found: object = data[rows_in]
-    if isinstance(found, list) and not found:
-        return found
     if columns and all(column.partition(".")[0] in data for column in columns):
+        # Also if there are no rows: an empty plan has a digest and a gate.
         return data
+    found: object = data[rows_in]
     return found
 
 
@@ -332,7 +331,8 @@ def _values(data: object) -> Iterator[str]:
 
 def _value(cell: object) -> str:
     if isinstance(cell, str):
-        return cell
+        # A file's name may hold anything, and one value never makes two lines.
+        return printable(cell)
     if cell is None:
         return "-"
     return json.dumps(cell, separators=(",", ":"))
@@ -420,8 +420,13 @@ def cell_of(value: object) -> Text:
     if isinstance(value, bool):
         return Text("yes" if value else "no")
     if isinstance(value, list | tuple):
-        return Text(", ".join(str(one) for one in value) or "-")
-    return Text(str(value))
+        return Text(_lines(", ".join(str(one) for one in value)) or "-")
+    return Text(_lines(str(value)))
+
+
+def _lines(text: str) -> str:
+    """Return a cell's text, line by line, without what acts on a terminal."""
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def size(count: int) -> str:

@@ -49,7 +49,7 @@ _WHAT = {"all": "all", "purge": "purging"}
 
 
 def _advice(alike: list[Data]) -> str:
-    first: str = alike[0]["message"]
+    first = output.printable(alike[0]["message"])
     if len(alike) == 1:
         return first
     return f"{first} (and {len(alike) - 1} more like it)"

@@ -89,6 +89,9 @@ def test_a_held_file_stays_until_the_hold_is_removed(site: Site) -> None:
     settle(agent, cleaner, until=lambda: not path.exists(), what="it is taken")
     with pytest.raises(RefusedError, match="no hold"):
         operator.release(word, path.name, OPERATOR)
+    for wrong in (str(path), "", "..", "a\x00b"):
+        with pytest.raises(RefusedError, match="no hold"):
+            operator.release(word, wrong, OPERATOR)
 
 
 def test_an_expected_node_closes_the_gate_until_it_reports(site: Site) -> None:

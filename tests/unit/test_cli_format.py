@@ -6,6 +6,7 @@ import importlib
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,8 @@ from sharedcache.cleaner.brake import as_the_leader_tells
 from sharedcache.cleaner.finalize import RefusedError
 from sharedcache.cleaner.observe import Counters, Observed
 from sharedcache.cli import data, output
+from sharedcache.cli.base import Given, own_name
+from sharedcache.cli.failure import RefusedFailure
 from sharedcache.cli.main import cli
 from sharedcache.core.brakecodec import BrakeNote
 from sharedcache.core.gate import Closes, Code, Reason
@@ -362,6 +365,43 @@ def test_every_error_is_one_line(
     assert " ".join(str(error).split()) in line
     if isinstance(error, ZeroDivisionError):
         assert "SHAREDCACHE_DEBUG=1" in line
+
+
+def test_what_is_no_utf8_is_a_wrong_argument(operator: Operator) -> None:
+    """Bytes that no record can hold are the operator's to change, no defect."""
+    operator.fail(UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"))
+    result = operator.run("status")
+    assert result.exit_code == 2
+    assert "write it in UTF-8" in result.stderr
+
+
+@pytest.mark.parametrize("why", ["two\nlines", "\x1b[2J", "\udcff", "x" * 501])
+@pytest.mark.parametrize(
+    "order", [("pause",), ("hold", "add", "f" * 40), ("rollout", "hold")]
+)
+def test_a_reason_is_one_line_that_can_be_shown(
+    order: tuple[str, ...], why: str
+) -> None:
+    """A reason that nobody could read is refused before the order is given."""
+    result = CliRunner().invoke(cli, [*order, "--why", why])
+    assert result.exit_code == 2
+    assert "500 characters at most" in result.stderr
+
+
+def test_an_order_about_a_path_is_about_that_file(tmp_path: Path) -> None:
+    """A path into the cache names its file; one out of it is refused."""
+    base, other = tmp_path / "_base", tmp_path / "other"
+    (base / ".sharedcache/epochs/1").mkdir(parents=True)
+    other.mkdir()
+    (tmp_path / "link").symlink_to(base)
+    settings = Given(words={"base": str(base)}).settings()
+    assert own_name(settings, "abc") == "abc"
+    assert own_name(settings, f"{base}/abc") == "abc"
+    assert own_name(settings, f"{tmp_path}/link/abc/") == "abc"
+    assert own_name(settings, f"{base}/.sharedcache/epochs/1/abc.e.1") == "abc.e.1"
+    for path in (f"{other}/abc", f"{base}/../abc", f"{base}x/abc", "/abc", "/"):
+        with pytest.raises(RefusedFailure, match="give the file's name alone"):
+            own_name(settings, path)
 
 
 def test_debugging_shows_the_traceback(

@@ -256,6 +256,9 @@ def test_columns_are_chosen_in_the_order_given(monkeypatch: pytest.MonkeyPatch) 
     nothing = Fake(observation())
     empty = run(monkeypatch, nothing, *("plan", "-f", "value", "-c", "name"))
     assert (empty.exit_code, empty.stdout) == (0, "")
+    again = Fake(observation())
+    bare = run(monkeypatch, again, *("plan", "-f", "json", "-c", "gate.open"))
+    assert set(json.loads(bare.stdout)) == {"gate.open"}
     wrong = run(monkeypatch, Fake(seen), "status", "-c", "gait")
     assert wrong.exit_code == 2
     assert "no column gait" in wrong.stderr
@@ -383,3 +386,36 @@ def test_what_an_agent_wrote_moves_no_cursor(odd: str) -> None:
     assert all(line.isprintable() for line in lines)
     assert sum("n1" in line for line in lines) == len(sources) + 2
     assert len(lines) > len(rendered(300, [plain], show))  # type: ignore[arg-type]
+
+
+STRANGE = "esc\x1b[31m\nline\udcff"
+"""A name of a file that somebody left in the directory."""
+
+
+@pytest.mark.parametrize("form", ["table", "value"])
+def test_no_name_acts_on_the_terminal(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Control characters of what others wrote are shown as question marks."""
+    output.emit([{"name": STRANGE}], form, print, columns=["name"])
+    shown = capsys.readouterr().out
+    assert "esc?[31m" in shown
+    assert "\x1b" not in shown
+
+
+def test_a_value_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A row of `-f value` is one line, whatever the file is called."""
+    output.emit([{"name": STRANGE, "bytes": 7}], "value", print)
+    assert capsys.readouterr().out == "esc?[31m?line? 7\n"
+
+
+def test_a_reason_of_the_gate_does_nothing_to_the_terminal() -> None:
+    """An older release let an operator pause with any text."""
+    reason = {"code": "paused", "closes": "all", "subject": "operator"}
+    console = Console(file=io.StringIO(), width=80)
+    gate = {"open": False, "purge_open": False}
+    told = reason | {"message": "paused: \x1b[2J"}
+    for block in views.gate_parts(gate | {"reasons": [told]}):
+        console.print(block)
+    assert isinstance(console.file, io.StringIO)
+    assert "paused: ?[2J" in console.file.getvalue()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
 import os
 import re
 import stat
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +37,7 @@ from sharedcache.cli.standalone.place import (
     default_directory,
     new_state,
 )
+from sharedcache.cli.standalone.supervisor import Supervisor
 from sharedcache.core import codec
 from sharedcache.core.model import Cluster
 
@@ -280,11 +283,78 @@ class TestPlace:
         with pytest.raises(Failure, match=r"standalone\.json"):
             place.load()
 
+    def test_data_is_no_part_of_the_cache(self, tmp_path: Path) -> None:
+        """Nothing of standalone's own is made in the directory that it cleans."""
+        base = tmp_path / "_base"
+        base.mkdir()
+        (tmp_path / "link").symlink_to(base)
+        for path in (base, base / "data", tmp_path / "link/data"):
+            with pytest.raises(RefusedFailure, match="outside of it"):
+                Place(path).check_outside(str(base))
+        Place(tmp_path / "_base-data").check_outside(str(base))
+
+    def test_place_that_cannot_be_used_says_what_to_do(self, tmp_path: Path) -> None:
+        """A file in the way is no defect of ours: the error names it and --data."""
+        (tmp_path / "file").touch()
+        place = Place(tmp_path / "file/data")
+        for use in (place.load, place.make, lambda: place.keep(new_state("/b", 1))):
+            with pytest.raises(Failure, match=r"Not a directory.*file.*--data"):
+                use()
+        with pytest.raises(Failure, match="--data"), place.held():
+            pass
+
     def test_clusters_have_names_of_their_own(self) -> None:
         """Two data directories never share a cluster's name, nor a password."""
         one, other = new_state("/b", 1), new_state("/b", 1)
         assert one.cluster != other.cluster
         assert one.password != other.password
+
+
+class Idle:
+    """A part that does nothing."""
+
+    name, exit_code, log = "agent", 1, LogFile(Path("/nonexistent/log"))
+
+    def __init__(self) -> None:
+        self.pid: int | None = None
+
+    def start(self) -> None:
+        """Start it."""
+        self.pid = 7
+
+    def stop(self, hurry: Callable[[], bool]) -> bool:
+        """Stop it."""
+        del hurry
+        self.pid = None
+        return True
+
+
+class TestSupervisor:
+    """What happens to the parts, without any."""
+
+    def test_full_disk_does_not_end_the_parts(self) -> None:
+        """What cannot be noted is told once, and noted as soon as there is room."""
+        told: list[str] = []
+        noted: list[dict[str, int]] = []
+        room = False
+
+        def note(running: Mapping[str, int]) -> None:
+            if not room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            noted.append(dict(running))
+
+        supervisor = Supervisor(told.append, note)
+        supervisor.start(Idle())
+        supervisor.tend()
+        supervisor.tend()
+        assert noted == []
+        (line,) = told
+        assert "No space left on device" in line
+        assert "make room" in line
+        room = True
+        supervisor.tend()
+        supervisor.tend()
+        assert noted == [{"agent": 7}]
 
 
 class TestProcesses:
@@ -338,6 +408,17 @@ class TestLogs:
         assert older.read_text().endswith("last\n")
         assert stat.S_IMODE(older.stat().st_mode) == 0o600
         assert stat.S_IMODE(log.path.stat().st_mode) == 0o600
+
+    def test_log_without_room_for_a_copy_stays(self, tmp_path: Path) -> None:
+        """What would be lost is kept in place until it can be copied."""
+        log = LogFile(tmp_path / "a.log", limit_bytes=3)
+        log.path.write_text("long\n")
+        (tmp_path / "a.log.1").mkdir()
+        log.trim()
+        assert log.path.read_text() == "long\n"
+        (tmp_path / "a.log.1").rmdir()
+        log.trim()
+        assert log.path.read_text() == ""
 
     def test_tail_of_no_log_is_empty(self, tmp_path: Path) -> None:
         """A part that never wrote has nothing to show."""

@@ -12,7 +12,9 @@ from sharedcache.cli.base import (
     Needs,
     common_options,
     connected,
+    own_name,
     pass_given,
+    why_option,
 )
 from sharedcache.cli.failure import RefusedFailure
 from sharedcache.cli.signing import refusals_on_record, signature
@@ -24,7 +26,7 @@ LEAST_DIGEST = 8
 
 
 @click.command()
-@click.option("--why", default="by hand", help="Shown with the closed gate.")
+@why_option("Shown with the closed gate.")
 @common_options
 @pass_given
 def pause(given: Given, why: str) -> None:
@@ -108,7 +110,7 @@ def hold() -> None:
 
 @hold.command("add")
 @click.argument("name")
-@click.option("--why", default="by hand", help="Shown in the list of holds.")
+@why_option("Shown in the list of holds.")
 @common_options
 @pass_given
 def add_hold(given: Given, name: str, why: str) -> None:
@@ -117,6 +119,7 @@ def add_hold(given: Given, name: str, why: str) -> None:
     \b
       sharedcache hold add da39a3ee5e6b4b0d3255bfef95601890afd80709 --why "golden"
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
+    name = own_name(given.settings(), name)
     with connected(given, Needs.ORDER) as to:
         operator.hold(to.session, name, why, signature())
         where = _where(to, name)
@@ -176,6 +179,7 @@ def remove_hold(given: Given, name: str) -> None:
     \b
       sharedcache hold remove da39a3ee5e6b4b0d3255bfef95601890afd80709
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
+    name = own_name(given.settings(), name)
     with connected(given, Needs.ORDER) as to:
         operator.release(to.session, name, signature())
     given.emit(

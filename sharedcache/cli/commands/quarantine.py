@@ -9,7 +9,14 @@ from sharedcache.adapters.clock import RandomTokens, SystemClock
 from sharedcache.adapters.novalock import NovaNameLocks
 from sharedcache.cleaner.restore import OperatorRestore
 from sharedcache.cli import data, output, views
-from sharedcache.cli.base import Given, Needs, common_options, connected, pass_given
+from sharedcache.cli.base import (
+    Given,
+    Needs,
+    common_options,
+    connected,
+    own_name,
+    pass_given,
+)
 from sharedcache.cli.signing import refusals_on_record, signature
 from sharedcache.core.model import NANOSECONDS
 from sharedcache.core.names import classify
@@ -49,7 +56,8 @@ def list_quarantine(given: Given) -> None:
 def restore_quarantined(given: Given, name: str) -> None:
     """Give the quarantined file NAME its cache name back.
 
-    NAME is its cache name, or the entry's id where several files had that name.
+    NAME is its cache name, a path to it in the cache, or the entry's id where
+    several files had that name.
     Nothing is replaced, and the gate does not matter. The file counts as touched
     now, so it stays for its minimum age at least. A restore that was cut short
     is finished by running it again; until then the entry is not purged.
@@ -58,7 +66,7 @@ def restore_quarantined(given: Given, name: str) -> None:
       sharedcache quarantine restore da39a3ee5e6b4b0d3255bfef95601890afd80709
       sharedcache hold add da39a3ee5e6b4b0d3255bfef95601890afd80709
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
-    asked = name.rstrip("/").rpartition("/")[2]
+    asked = own_name(given.settings(), name)
     with (
         connected(given, Needs.ORDER) as to,
         NovaNameLocks(to.settings.lock_path) as locks,

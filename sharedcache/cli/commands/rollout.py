@@ -19,6 +19,7 @@ from sharedcache.cli.base import (
     common_options,
     connected,
     pass_given,
+    why_option,
 )
 from sharedcache.cli.failure import Failure, RefusedFailure
 from sharedcache.cli.signing import refusals_on_record, signature
@@ -274,7 +275,7 @@ def acknowledge_names(
 
 
 @rollout.command("hold")
-@click.option("--why", default="by hand", help="Shown to whoever wants to finalize.")
+@why_option("Shown to whoever wants to finalize.")
 @common_options
 @pass_given
 def hold(given: Given, why: str) -> None:

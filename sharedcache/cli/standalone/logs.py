@@ -49,12 +49,18 @@ class LogFile:
         return os.open(self.path, flags, 0o600)
 
     def trim(self) -> None:
-        """Begin the log anew if it has grown too large."""
+        """Begin the log anew if it has grown too large.
+
+        Where there is no room for the copy it is left as it is until there is.
+        """
         if self._size() <= self.limit_bytes:
             return
         older = self.path.with_name(f"{self.path.name}.1")
-        shutil.copyfile(self.path, older)
-        older.chmod(0o600)
+        try:
+            shutil.copyfile(self.path, older)
+            older.chmod(0o600)
+        except OSError:
+            return
         os.truncate(self.path, 0)
         self._seen = 0
 

@@ -87,11 +87,40 @@ class Place:
         """Return a part's log."""
         return self.path / "logs" / f"{part}.log"
 
+    @contextmanager
+    def usable(self) -> Iterator[None]:
+        """Say of a failure of the file system whose it is, and what to do."""
+        try:
+            yield
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> Failure:
+        return Failure(
+            f"the data directory {self.path} cannot be used "
+            f"({error.strerror or error}: {error.filename or self.path}): mend that, "
+            "or give another --data"
+        )
+
+    def check_outside(self, base: str) -> None:
+        """Raise ``RefusedFailure`` if the directory lies in ``base``, the cache."""
+        here = Path(os.path.realpath(self.path))
+        if Path(os.path.realpath(base)) in (here, *here.parents):
+            raise RefusedFailure(
+                f"{self.path} lies in the cache directory {base}: give a --data "
+                "directory outside of it"
+            )
+
     def make(self) -> None:
         """Make the directory, or see that it is ours.
 
-        Raises ``RefusedFailure`` if it is somebody else's, or ``OSError``.
+        Raises ``RefusedFailure`` if it is somebody else's, and ``Failure`` if
+        it cannot be made.
         """
+        with self.usable():
+            self._make()
+
+    def _make(self) -> None:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.path.stat().st_uid != os.geteuid():
             raise RefusedFailure(
@@ -115,7 +144,9 @@ class Place:
         The kernel lets go of the lock when the process ends, however it ends.
         Raises ``RefusedFailure`` with who holds it.
         """
-        with (self.path / _LOCK).open("a+", encoding="utf-8") as lock:
+        with self.usable():
+            lock = (self.path / _LOCK).open("a+", encoding="utf-8")
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -125,10 +156,12 @@ class Place:
                     f"{self.path} is in use by another standalone, {holder}: stop "
                     "that one, or give another --data"
                 ) from error
-            lock.truncate(0)
-            since = time.strftime("%Y-%m-%d %H:%M:%S")
-            lock.write(f"process {os.getpid()} since {since}\n")
-            lock.flush()
+            # On a full disk nobody learns who holds it; it is held all the same.
+            with suppress(OSError):
+                lock.truncate(0)
+                since = time.strftime("%Y-%m-%d %H:%M:%S")
+                lock.write(f"process {os.getpid()} since {since}\n")
+                lock.flush()
             yield
 
     def load(self) -> State | None:
@@ -141,6 +174,8 @@ class Place:
             kept = json.loads(path.read_text("utf-8"))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise self._failure(error) from error
         except ValueError as error:
             raise Failure(f"{path} cannot be read: {error}") from error
         if not isinstance(kept, dict) or kept.get("version") != _VERSION:
@@ -154,7 +189,9 @@ class Place:
 
     def keep(self, state: State) -> None:
         """Write the state, whole or not at all."""
-        write_private(self.path / _STATE, json.dumps(asdict(state), indent=1) + "\n")
+        with self.usable():
+            told = json.dumps(asdict(state), indent=1) + "\n"
+            write_private(self.path / _STATE, told)
 
     def note_parts(self, running: Mapping[str, int]) -> None:
         """Note the processes that run, for a start after this one was killed."""

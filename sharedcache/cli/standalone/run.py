@@ -107,7 +107,7 @@ class Standalone:
             raise Failure(f"standalone needs a ZooKeeper: {error}") from error
         # What is wrong with the options alone is said before anything is made.
         kept = self.place.load()
-        chosen.base_of(self.choice.after(kept), kept)
+        self.place.check_outside(chosen.base_of(self.choice.after(kept), kept))
         self.place.make()
         with self.wanted.heard(), self.place.held():
             settings, state = self._settle()
@@ -129,7 +129,8 @@ class Standalone:
         if not self.only_host:
             guard.check_alone(Path(base))
         state = self._with_port(state)
-        settings, state = chosen.settle(choice, state, self.place.settings)
+        with self.place.usable():
+            settings, state = chosen.settle(choice, state, self.place.settings)
         self.choice = choice
         self.place.keep(state)
         note = guard.owner_note(Path(base))

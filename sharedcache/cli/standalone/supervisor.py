@@ -42,6 +42,7 @@ class Supervisor:
     clock: Callable[[], float] = time.monotonic
     backoff: Callable[[], Backoff] = Backoff
     _watched: list[_Watched] = field(default_factory=list)
+    _unnoted: bool = False
 
     def start(self, part: Part) -> None:
         """Start a part and look after it from now on; raises ``OSError``."""
@@ -66,6 +67,8 @@ class Supervisor:
                 self._start_again(one)
             elif one.part.pid is None:
                 self._ended(one)
+        if self._unnoted:
+            self._note()
 
     def _ended(self, one: _Watched) -> None:
         part = one.part
@@ -103,7 +106,18 @@ class Supervisor:
             for one in self._watched
             if (pid := one.part.pid) is not None
         }
-        self.note(running)
+        try:
+            self.note(running)
+        except OSError as error:
+            # The parts go on on a full disk: nothing else sees that they do.
+            if not self._unnoted:
+                self.tell(
+                    f"which processes run cannot be noted ({error.strerror or error}): "
+                    "make room in the data directory, it is tried again until then"
+                )
+            self._unnoted = True
+        else:
+            self._unnoted = False
 
     def stop(self, hurry: Callable[[], bool]) -> bool:
         """Stop the parts, the one that was started last first.
