@@ -388,6 +388,14 @@ def test_a_reason_is_one_line_that_can_be_shown(
     assert "500 characters at most" in result.stderr
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "\udcff", "a\nb"])
+def test_what_cannot_name_a_node_is_not_expunged(name: str) -> None:
+    """It is refused as a wrong word, before anything is asked of ZooKeeper."""
+    result = CliRunner().invoke(cli, ["node", "expunge", name, "--yes"])
+    assert result.exit_code == 2
+    assert "cannot name a node" in result.stderr
+
+
 def test_an_order_about_a_path_is_about_that_file(tmp_path: Path) -> None:
     """A path into the cache names its file; one out of it is refused."""
     base, other = tmp_path / "_base", tmp_path / "other"

@@ -120,7 +120,8 @@ def expunge_node(given: Given, name: str, *, yes: bool) -> None:
     \b
       sharedcache node expunge compute-7
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
-    if not name or "/" in name:
+    # A witness may have a name that no agent could bear, but not one of these.
+    if name in {"", ".", ".."} or "/" in name or not name.isprintable():
         raise click.BadParameter(f"{name!r} cannot name a node")
     with connected(given, Needs.ORDER) as to:
         if not yes:
