@@ -8,6 +8,7 @@ from sharedcache import audit, inventory, ledger
 from sharedcache.cleaner.observe import Observed
 from sharedcache.core import codec, rollout
 from sharedcache.core.acts import Act, By, Deed, Doer, Signature
+from sharedcache.core.gate import way_out
 from sharedcache.core.inventory import Inventory, appeared, old_names, take
 from sharedcache.core.model import Cluster, Rollout, Unreadable
 from sharedcache.core.names import Kind
@@ -49,7 +50,10 @@ def finalize(
     """
     found, facts = observed.rollout, observed.seen.facts
     if isinstance(found, Unreadable):
-        raise RefusedError(f"the rollout's record cannot be read: {found.why}")
+        raise RefusedError(
+            f"the rollout's record cannot be read ({found.why}): "
+            + way_out(found, "sharedcache here")
+        )
     if not isinstance(facts.on_storage, Cluster) or (
         facts.on_storage != facts.in_zookeeper
     ):

@@ -146,9 +146,12 @@ def _strange(
     """Return what appeared, and the inventory that it is to be added to."""
     found, rollout = observed.seen.facts.inventory, observed.rollout
     schemas = observed.seen.facts.schemas
-    if not isinstance(rollout, Rollout) or not schemas.may_clean(
-        rollout.finalized_schema
-    ):
+    if isinstance(rollout, Unreadable) or rollout.finalized_schema > schemas.newest:
+        raise RefusedError(
+            "this release cannot tell which schema is finalized: see `sharedcache "
+            "rollout status`"
+        )
+    if not schemas.may_clean(rollout.finalized_schema):
         raise RefusedError(
             "no hashed naming is finalized yet, so no raw-id name can appear: see "
             "`sharedcache rollout status`"

@@ -116,6 +116,8 @@ class Observer:
         """
         coordination = self.coordination
         roster_changes = coordination.watch(ledger.ROSTER_COUNTER)
+        # Before ZooKeeper's word: finalizing is on the storage after that.
+        told = schema_told(self.storage)
         coordination.sync()
         counters = _counters(coordination)
         reports, members, tombstones = self._reports()
@@ -150,6 +152,7 @@ class Observer:
             unreadable=[f"{b} ({u.why})" for b, u in self._manifest.broken.items()],
             inventory=known,
             old_names=self._old_names.files,
+            storage_schema=told if isinstance(disk.cluster, Cluster) else None,
         )
         seen = Observation(
             facts=facts,
@@ -252,6 +255,16 @@ class _Disk:
     files: FileTable
     name_cache_s: float
     space: tuple[int, int] | None
+
+
+def schema_told(storage: Storage) -> int | Unreadable | None:
+    """Read the finalized schema as the storage tells it; ``None`` if it does not."""
+    data = storage.read_schema()
+    if data is None:
+        return None
+    text = data
+    found = codec.readable(lambda: codec.rollout_from_record(codec.from_text(text)))
+    return found if isinstance(found, Unreadable) else found.finalized_schema
 
 
 def read_witnesses(storage: Storage) -> dict[str, Witness]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sharedcache import audit, ledger
 from sharedcache.cleaner import operator
 from sharedcache.cleaner.finalize import RefusedError, publish_schema
-from sharedcache.cleaner.observe import read_witnesses
+from sharedcache.cleaner.observe import read_witnesses, schema_told
 from sharedcache.core import codec
 from sharedcache.core.acts import Act, Deed, Signature
 from sharedcache.core.model import (
@@ -84,7 +84,7 @@ def survey(coordination: Coordination, storage: Storage) -> Survey:
         zookeeper_epoch=_number(records[ledger.EPOCH]),
         round=_number(records[ledger.ROUND]),
         entry_rounds=[e.round for batch in batches for e in batch.entries],
-        storage_schema=_schema(storage.read_schema()) if ours else None,
+        storage_schema=schema_told(storage) if ours else None,
         zookeeper_schema=rollout,
         authorisation=_authorisation(records[ledger.AUTHORISATION]),
         witnesses=witnesses,
@@ -138,14 +138,6 @@ def _authorisation(record: Record | None) -> Unreadable | None:
         return None
     found = codec.readable(lambda: ledger.authorisation_of(record))
     return found if isinstance(found, Unreadable) else None
-
-
-def _schema(data: bytes | None) -> int | Unreadable | None:
-    if data is None:
-        return None
-    text = data
-    found = codec.readable(lambda: codec.rollout_from_record(codec.from_text(text)))
-    return found if isinstance(found, Unreadable) else found.finalized_schema
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,16 @@ from typing import Any
 from sharedcache.cleaner import brake
 from sharedcache.cleaner.observe import Observed
 from sharedcache.core import rollout
-from sharedcache.core.gate import Gate, NodeView
+from sharedcache.core.gate import Gate, NodeView, way_out
 from sharedcache.core.holders import holders, users_of
 from sharedcache.core.inventory import Inventory, appeared
-from sharedcache.core.model import ManifestEntry, NodeState, Report, Rollout
+from sharedcache.core.model import (
+    ManifestEntry,
+    NodeState,
+    Report,
+    Rollout,
+    Unreadable,
+)
 from sharedcache.core.names import Kind, classify
 from sharedcache.core.plan import Observation, Plan, Verdict, Why
 
@@ -40,16 +46,17 @@ def gate(of: Gate) -> Data:
 def rollout_state(observed: Observed) -> Data:
     """Tell where the rollout stands, and who stands in its way.
 
-    A record that cannot be read counts as not finalized.  ``groups`` sums up
+    Under a record that cannot be read nothing is ready.  ``groups`` sums up
     ``waiting_for`` and ``lagging`` by reason, most nodes first.
     """
     found = observed.rollout
     finalized = found.finalized_schema if isinstance(found, Rollout) else 0
     facts = observed.seen.facts
     status = rollout.status(finalized, facts.nodes, facts.schemas)
+    readable = isinstance(found, Rollout)
     return {
-        "state": status.stage.value,
-        "finalized_schema": finalized if isinstance(found, Rollout) else None,
+        "state": (status.stage if readable else rollout.Stage.MIXED).value,
+        "finalized_schema": finalized if readable else None,
         "newest_schema": facts.schemas.newest,
         "target_schema": status.target,
         "nodes": len(status.nodes),
@@ -88,17 +95,21 @@ def _advice(
     observed: Observed, status: rollout.RolloutStatus, appeared: list[str]
 ) -> str:
     """One sentence on what to do next: what is urgent goes first."""
-    strangers = observed.seen.facts.strangers
+    facts, found = observed.seen.facts, observed.rollout
+    if isinstance(found, Unreadable):
+        return f"The rollout's record cannot be read ({found.why}): {_here(found)}."
     if appeared:
         return (
             f"Find who wrote {appeared[0]}"
             + (f" and {len(appeared) - 1} more" if len(appeared) > 1 else "")
             + ": a host that is not known here; then `sharedcache rollout acknowledge`."
         )
-    if status.stage is rollout.Stage.READY and strangers:
+    if status.stage is not rollout.Stage.MIXED and facts.strangers:
         return (
-            f"{strangers[0]} left a trace and is not on the roster: start its agent, "
-            "or `sharedcache node expunge` it, then finalize."
+            f"{facts.strangers[0]} left a trace and is not on the roster: start its "
+            "agent (if it refuses to, it says what to set), or `sharedcache node "
+            "expunge` it"
+            + (", then finalize." if status.stage is rollout.Stage.READY else ".")
         )
     if status.stage is rollout.Stage.READY and observed.held is not None:
         return (
@@ -106,7 +117,30 @@ def _advice(
             f"the rollout ({observed.held}): `sharedcache rollout release`, then "
             "`sharedcache rollout finalize`."
         )
-    return status.advice
+    return _no_inventory(observed) or status.advice
+
+
+def _no_inventory(observed: Observed) -> str | None:
+    """Say what to do where the inventory of raw-id names is missing or unreadable."""
+    facts = observed.seen.facts
+    finalized, found = facts.finalized_schema, facts.inventory
+    if not isinstance(finalized, int) or not facts.schemas.may_clean(finalized):
+        return None
+    if found is None:
+        return (
+            "There is no inventory of raw-id names: start a cleaner, which takes one "
+            "at its next pass."
+        )
+    if isinstance(found, Unreadable):
+        return (
+            f"The inventory of raw-id names cannot be read ({found.why}): `sharedcache "
+            "status` says what to do."
+        )
+    return None
+
+
+def _here(found: Unreadable) -> str:
+    return way_out(found, "sharedcache here")
 
 
 def status(

@@ -307,7 +307,7 @@ def rollout_parts(data: Data) -> Iterator[RenderableType]:
     yield output.fields_of(rows)
     if data["groups"]:
         yield output.table_of(
-            ("nodes", "which", "why not ready"),
+            ("nodes", "which", "what is waited for"),
             [[g["count"], some(g["nodes"]), g["why"]] for g in data["groups"]],
         )
     yield Text(data["advice"])

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from sharedcache.core.gate import Closes, NodeView
+from sharedcache.core.gate import Closes, GateFacts, NodeView
 from sharedcache.core.inventory import Inventory
 from sharedcache.core.model import (
     Cluster,
@@ -162,12 +162,22 @@ def _check_cluster(seen: Observation) -> None:
         raise PlanRejectedError("the storage knows a later epoch than ZooKeeper")
     if facts.unreadable:
         raise PlanRejectedError(f"{facts.unreadable[0]} cannot be read")
+    _check_storage_schema(facts)
     if facts.paused is not None:
         raise PlanRejectedError("an operator paused the cluster")
     if not _cleans(seen):
         raise PlanRejectedError(
             f"schema {facts.finalized_schema} is not one to clean under"
         )
+
+
+def _check_storage_schema(facts: GateFacts) -> None:
+    """Check that the schema that writers go by is not ahead of the finalized one."""
+    told, finalized = facts.storage_schema, facts.finalized_schema
+    if isinstance(told, Unreadable) and told.newer:
+        raise PlanRejectedError("the storage's schema is of a newer release")
+    if isinstance(told, int) and isinstance(finalized, int) and told > finalized:
+        raise PlanRejectedError(f"schema {told} is finalized on the storage")
 
 
 def _cleans(seen: Observation) -> bool:

@@ -122,7 +122,9 @@ class GateFacts:
     rostered; ``unreadable`` are records of the manifest that cannot be read.
     ``schemas`` are the versions that the judge knows.
     ``inventory`` is ``None`` if none was taken; ``old_names`` are the files under
-    raw image ids as the latest scan saw them.
+    raw image ids as the latest scan saw them.  ``storage_schema`` is the finalized
+    schema as the storage tells it, read before ZooKeeper's; ``None`` where it tells
+    none that can be relied on.
     """
 
     on_storage: Cluster | Unreadable | None
@@ -138,6 +140,7 @@ class GateFacts:
     schemas: SchemaTable = SCHEMAS
     inventory: Inventory | Unreadable | None = field(default_factory=Inventory)
     old_names: Sequence[OldName] = ()
+    storage_schema: int | Unreadable | None = None
 
 
 def evaluate(facts: GateFacts) -> Gate:
@@ -194,9 +197,9 @@ def _cluster(facts: GateFacts) -> Iterator[Reason]:
     elif isinstance(disk, Unreadable) or isinstance(tree, Unreadable) or disk != tree:
         advice = "check base, zookeeper and cluster in the settings"
         if isinstance(disk, Unreadable):
-            advice = f"look at the storage; {_way_out(disk)}"
+            advice = f"look at the storage; {way_out(disk)}"
         elif isinstance(tree, Unreadable):
-            advice = _way_out(tree)
+            advice = way_out(tree)
         yield Reason(
             Code.CLUSTER_MISMATCH,
             Closes.ALL,
@@ -215,9 +218,10 @@ def _cluster(facts: GateFacts) -> Iterator[Reason]:
         )
 
 
-def _way_out(found: Unreadable) -> str:
+def way_out(found: Unreadable, reader: str = "this cleaner") -> str:
+    """Say what ends it that a record cannot be read by ``reader``."""
     if found.newer:
-        return "upgrade this cleaner"
+        return f"upgrade {reader}"
     return "`sharedcache recover` shows what to do"
 
 
@@ -248,6 +252,7 @@ def _roster(facts: GateFacts) -> Iterator[Reason]:
 
 
 def _rollout(facts: GateFacts) -> Iterator[Reason]:
+    yield from _storage_schema(facts)
     finalized = facts.finalized_schema
     if isinstance(finalized, Unreadable):
         yield Reason(
@@ -255,7 +260,7 @@ def _rollout(facts: GateFacts) -> Iterator[Reason]:
             Closes.ALL,
             "rollout",
             f"the rollout's record cannot be read ({finalized.why}): "
-            f"{_way_out(finalized)}",
+            f"{way_out(finalized)}",
         )
     elif facts.schemas.row(finalized) is None:
         yield Reason(
@@ -274,6 +279,41 @@ def _rollout(facts: GateFacts) -> Iterator[Reason]:
             f"schema {due} is not finalized (the cluster is at schema "
             f"{finalized}): `sharedcache rollout finalize` once every node supports "
             "it",
+        )
+
+
+def _storage_schema(facts: GateFacts) -> Iterator[Reason]:
+    """Name a finalized schema on the storage that is ahead of this cleaner's.
+
+    Writers go by the storage's word.  A damaged one is the leader's to write anew.
+    """
+    told, finalized = facts.storage_schema, facts.finalized_schema
+    by_hand = "if no newer release was here, remove .sharedcache/schema"
+    if isinstance(told, Unreadable):
+        if told.newer:
+            yield Reason(
+                Code.NODE_SCHEMA_UNKNOWN,
+                Closes.ALL,
+                "storage",
+                "the storage's finalized schema was written by a newer release "
+                f"({told.why}): upgrade this cleaner; {by_hand}",
+            )
+    elif told is not None and told > facts.schemas.newest:
+        yield Reason(
+            Code.NODE_SCHEMA_UNKNOWN,
+            Closes.ALL,
+            "storage",
+            f"the storage knows schema {told} as finalized, which this release does "
+            f"not know: upgrade this cleaner; {by_hand}",
+        )
+    elif told is not None and isinstance(finalized, int) and told > finalized:
+        yield Reason(
+            Code.EPOCH_BEHIND,
+            Closes.ALL,
+            "zookeeper",
+            f"ZooKeeper knows schema {finalized} as finalized, the storage schema "
+            f"{told}: it was restored from an old copy; `sharedcache recover` shows "
+            "what to do",
         )
 
 

@@ -18,6 +18,7 @@ from sharedcache.core.model import (
     Unreadable,
     Witness,
 )
+from sharedcache.core.schema import SCHEMAS
 
 DOUBT = SourceFailure(
     "zookeeper",
@@ -141,6 +142,26 @@ def _refuse_to_guess(standing: Standing, cluster: str) -> None:
         if isinstance(found, Unreadable) and found.newer:
             raise CannotRecoverError(
                 f"{what} was written by a newer release ({found.why}): use that one"
+            )
+    _refuse_unknown_schemas(standing)
+
+
+def _refuse_unknown_schemas(standing: Standing) -> None:
+    """Refuse to commit a cluster, for good, to a schema that this release lacks."""
+    newest = SCHEMAS.newest
+    for where, schema in (
+        ("ZooKeeper", standing.zookeeper_schema),
+        ("the storage", standing.storage_schema),
+    ):
+        if isinstance(schema, int) and schema > newest:
+            raise CannotRecoverError(
+                f"{where} knows schema {schema} as finalized, and this release knows "
+                f"schemas up to {newest}: use one that knows it"
+                + (
+                    "; if none was ever here, remove .sharedcache/schema"
+                    if where == "the storage"
+                    else ""
+                )
             )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sharedcache.core.gate import NodeView
-from sharedcache.core.model import KernelNaming, NodeState, Report
+from sharedcache.core.model import KernelNaming, NodeState, Report, Unreadable
 from sharedcache.core.schema import SCHEMAS, SchemaTable, Writing
 
 _NAMED = 5
@@ -26,12 +26,25 @@ class Stage(enum.Enum):
     FINALIZED = "finalized"
 
 
+class Errand(enum.Enum):
+    """What is to be done about a node, as part of a sentence."""
+
+    UPGRADE = "upgrade {nodes}"
+    REPORT = "look at the agent's log on {nodes} and get it to report"
+    NAMING = (
+        "set [agent] kernel_naming to auto or {naming} on {nodes} once Nova there "
+        "writes such names, and restart the agent"
+    )
+    NEWER = "use the release of {nodes} here and for the cleaners"
+
+
 @dataclass(frozen=True, slots=True)
 class NodeStanding:
     """One rostered node in the rollout.
 
     ``waits`` says why finalizing waits for it, ``None`` if it does not; ``lags``
     why the gate waits for it at the finalized schema, ``None`` if it does not.
+    ``errand`` is what ends the one or, where nothing waits, the other.
     ``schema_version`` and ``kernel_naming`` are ``None`` without a report that can
     be read.
     """
@@ -43,6 +56,7 @@ class NodeStanding:
     writing: Writing
     waits: str | None
     lags: str | None
+    errand: Errand | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +64,16 @@ class RolloutStatus:
     """The stage, and where every rostered node stands.
 
     ``target`` is the schema that finalizing would commit to now, or, while it is
-    refused, the one that it waits for.
+    refused, the one that it waits for.  ``naming`` is the one that a node must use
+    for files to be removed; ``None`` at a finalized schema that this release does
+    not know.
     """
 
     stage: Stage
     finalized_schema: int
     target: int
     nodes: tuple[NodeStanding, ...]
+    naming: KernelNaming | None
 
     @property
     def waiting_for(self) -> tuple[tuple[str, str], ...]:
@@ -79,6 +96,11 @@ class RolloutStatus:
     @property
     def advice(self) -> str:
         """One sentence on what to do next."""
+        if self.naming is None:
+            return (
+                f"Schema {self.finalized_schema} is finalized, which this release does "
+                "not know: use one that does, here and for the cleaners."
+            )
         if not self.nodes:
             return "No node is rostered yet: start sharedcache-agent on every node."
         if self.stage is Stage.READY:
@@ -86,33 +108,30 @@ class RolloutStatus:
                 f"Every node is ready for schema {self.target}: run `sharedcache "
                 "rollout finalize`."
             )
+        errands = "; ".join(self._errands(self.naming))
         if self.stage is Stage.MIXED:
-            return f"{'; '.join(self._errands())}; then finalize schema {self.target}."
-        if self.lagging:
+            first = f"{errands[:1].upper()}{errands[1:]}"
+            return f"{first}; then finalize schema {self.target}."
+        if errands:
             return (
-                f"Schema {self.finalized_schema} is finalized; nothing is removed "
-                f"until these nodes follow it: {_some(self.lagging)}."
+                f"Schema {self.finalized_schema} is finalized, and nothing is removed "
+                f"until this is done: {errands}."
             )
         return f"Schema {self.finalized_schema} is finalized; nothing to do."
 
-    def _errands(self) -> Iterator[str]:
-        """Say what is to be done about those who are not ready, with whom."""
-        waiting = [one for one in self.nodes if one.waits]
-        older = [
-            (one.node, one.waits or "")
-            for one in waiting
-            if one.schema_version is not None and one.schema_version < self.target
-        ]
-        silent = [pair for pair in self.waiting_for if pair not in older]
-        if older:
-            yield f"Upgrade {_some(older)}"
-        if silent:
-            word = "get" if older else "Get"
-            yield f"{word} {_some(silent)} to report"
+    def _errands(self, naming: KernelNaming) -> Iterator[str]:
+        """Say what is to be done about those who are waited for, with whom."""
+        waited = self.waiting_for if self.stage is Stage.MIXED else self.lagging
+        names = {node for node, _ in waited}
+        for errand in Errand:
+            those = [n.node for n in self.nodes if n.errand is errand]
+            mine = [node for node in those if node in names]
+            if mine:
+                yield errand.value.format(nodes=_some(mine), naming=naming.value)
 
 
-def _some(nodes: Sequence[tuple[str, str]]) -> str:
-    named = ", ".join(node for node, _ in nodes[:_NAMED])
+def _some(nodes: Sequence[str]) -> str:
+    named = ", ".join(nodes[:_NAMED])
     more = len(nodes) - _NAMED
     return f"{named} and {more} more" if more > 0 else named
 
@@ -132,7 +151,9 @@ def status(
         stage = Stage.MIXED
     else:
         stage = Stage.READY
-    return RolloutStatus(stage, finalized, target, standings)
+    known = finalized <= schemas.newest
+    naming = schemas.cleaning_from(finalized).naming if known else None
+    return RolloutStatus(stage, finalized, target, standings, naming)
 
 
 def _target(finalized: int, nodes: Sequence[NodeView], schemas: SchemaTable) -> int:
@@ -161,6 +182,7 @@ def _standing(
             Writing.UNKNOWN,
             waits=_unready(view, target, schemas),
             lags="has no report that can be read",
+            errand=_errand(view, target, schemas),
         )
     writing = schemas.writing(finalized, report.kernel_naming)
     return NodeStanding(
@@ -170,8 +192,25 @@ def _standing(
         report.kernel_naming,
         writing,
         waits=_unready(view, target, schemas),
-        lags=_lags(report, finalized, schemas),
+        lags=_lags(view, report, finalized, schemas),
+        errand=_errand(view, target, schemas),
     )
+
+
+def _errand(view: NodeView, target: int, schemas: SchemaTable) -> Errand | None:
+    """Say what is to be done about a node that is waited for, or lags."""
+    report = view.report
+    if not isinstance(report, Report):
+        newer = isinstance(report, Unreadable) and report.newer
+        return Errand.NEWER if newer else Errand.REPORT
+    if report.schema_version < target:
+        return Errand.UPGRADE
+    if schemas.row(report.schema_version) is None:
+        return Errand.NEWER
+    if not view.witnessed:
+        return Errand.REPORT
+    due = schemas.cleaning_from(target).naming
+    return Errand.NAMING if report.kernel_naming is not due else None
 
 
 def _unready(view: NodeView, target: int, schemas: SchemaTable) -> str | None:
@@ -192,7 +231,9 @@ def _unready(view: NodeView, target: int, schemas: SchemaTable) -> str | None:
     return None
 
 
-def _lags(report: Report, finalized: int, schemas: SchemaTable) -> str | None:
+def _lags(
+    view: NodeView, report: Report, finalized: int, schemas: SchemaTable
+) -> str | None:
     """Say what keeps the gate closed for a node, once a schema that cleans is final."""
     if not schemas.may_clean(finalized):
         return None
@@ -200,6 +241,8 @@ def _lags(report: Report, finalized: int, schemas: SchemaTable) -> str | None:
         return f"is at schema {report.schema_version}, which this release does not know"
     if report.schema_version < finalized:
         return f"is at schema {report.schema_version} only"
+    if not view.witnessed:
+        return "restarted and has not reported since"
     if schemas.writing(finalized, report.kernel_naming) is not Writing.DUE:
         return f"writes {report.kernel_naming.value} names"
     return None

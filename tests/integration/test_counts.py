@@ -124,6 +124,7 @@ def test_an_idle_pass_writes_nothing_to_zookeeper(site: Site) -> None:
     # One scan for all thirty files, and one witness for the one node.
     assert storage.counts == {
         "read_marker": 1,
+        "read_schema": 1,
         "epochs": 1,
         "epoch_time": 1,
         "witness_list": 1,

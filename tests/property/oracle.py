@@ -93,6 +93,14 @@ def _final(seen: Observation) -> int | None:
     return finalized if good else None
 
 
+def _not_behind_storage(seen: Observation) -> bool:
+    """Whether the storage names no schema above the finalized one, as far as read."""
+    told, finalized = seen.facts.storage_schema, seen.facts.finalized_schema
+    if told is None or isinstance(told, Unreadable):
+        return told is None or not told.newer
+    return not isinstance(finalized, int) or told <= finalized
+
+
 def everything_closed(seen: Observation) -> bool:
     """Rows of the gate's table that close all, the brake apart."""
     known = seen.facts
@@ -107,6 +115,7 @@ def everything_closed(seen: Observation) -> bool:
         known.storage_epoch <= known.zookeeper_epoch,
         known.paused is None,
         len(known.unreadable) == 0,
+        _not_behind_storage(seen),
         len(known.nodes) > 0,
         len(known.strangers) == 0,
         _final(seen) is not None,

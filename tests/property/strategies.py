@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -436,6 +436,11 @@ def _cluster_trouble() -> st.SearchStrategy[dict[str, Any]]:
         {"finalized_schema": 3},
         {"finalized_schema": 4},
         {"finalized_schema": broken},
+        {"storage_schema": 1},
+        {"storage_schema": 3},
+        {"storage_schema": 4},
+        {"storage_schema": broken},
+        {"storage_schema": replace(broken, newer=True)},
         {"paused": "maintenance"},
     )
     return st.sampled_from(troubles)

@@ -96,6 +96,8 @@ BROKEN = Unreadable("cut short")
         ({"finalized_schema": 1}, "clean under"),
         ({"finalized_schema": 3}, "clean under"),
         ({"finalized_schema": BROKEN}, "clean under"),
+        ({"storage_schema": 3}, "schema 3 is finalized on the storage"),
+        ({"storage_schema": Unreadable("9", newer=True)}, "newer release"),
         ({"nodes": ()}, "no node"),
         ({"strangers": ("n9",)}, "n9 is not rostered"),
         ({"unreadable": ("b7",)}, "b7 cannot be read"),

@@ -23,7 +23,7 @@ from sharedcache.cli.failure import Failure, SettingsFailure
 from sharedcache.cli.main import cli
 from sharedcache.core.explain import explain
 from sharedcache.core.inventory import Inventory, OldName
-from sharedcache.core.model import Authorisation, ManifestBatch, Rollout
+from sharedcache.core.model import Authorisation, ManifestBatch, Rollout, Unreadable
 from sharedcache.core.plan import Observation
 from sharedcache.core.planner import make_plan
 from sharedcache.core.policy import CleanerPolicy
@@ -342,6 +342,37 @@ def test_what_is_urgent_is_the_advice() -> None:
     unrostered = replace(ready, facts=replace(ready.facts, strangers=("n9",)))
     stranger = replace(held, seen=unrostered)
     assert data.rollout_state(stranger)["advice"].startswith("n9 left a trace")
+    done = data.rollout_state(observed(unrostered))["advice"]
+    assert done.startswith("n9 left a trace")
+    assert not done.endswith("then finalize.")
+
+
+@pytest.mark.parametrize(
+    ("record", "word"),
+    [
+        (Unreadable("9", newer=True), "upgrade sharedcache here"),
+        (Unreadable("9"), "recover"),
+    ],
+)
+def test_nothing_is_ready_under_a_rollout_that_cannot_be_read(
+    record: Unreadable, word: str
+) -> None:
+    """Finalizing would be refused, so the sentence must not send anybody there."""
+    ready = observed(observation(view(report())))
+    said = data.rollout_state(replace(ready, rollout=record))
+    assert (said["state"], said["finalized_schema"]) == ("mixed", None)
+    assert "the rollout's record cannot be read (9)" in said["advice"].lower()
+    assert word in said["advice"]
+
+
+@pytest.mark.parametrize("found", [None, Unreadable("cut short")])
+def test_a_missing_inventory_is_something_to_do(found: Unreadable | None) -> None:
+    """It closes the gate: finalized is not the end of it."""
+    ready = observation(view(report()))
+    seen = replace(ready, facts=replace(ready.facts, inventory=found))
+    advice = data.rollout_state(observed(seen))["advice"]
+    assert "inventory of raw-id names" in advice
+    assert "nothing to do" not in advice
 
 
 def test_a_result_that_cannot_be_printed_is_told_from_a_failure() -> None:

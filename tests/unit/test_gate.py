@@ -58,6 +58,9 @@ def test_good_facts_open_the_gate() -> None:
         ({"finalized_schema": 1}, Code.ROLLOUT_NOT_FINALIZED),
         ({"finalized_schema": BROKEN}, Code.ROLLOUT_NOT_FINALIZED),
         ({"finalized_schema": 3}, Code.NODE_SCHEMA_UNKNOWN),
+        ({"storage_schema": 3}, Code.NODE_SCHEMA_UNKNOWN),
+        ({"storage_schema": NEWER}, Code.NODE_SCHEMA_UNKNOWN),
+        ({"storage_schema": 2, "finalized_schema": 1}, Code.EPOCH_BEHIND),
         ({"paused": "works"}, Code.PAUSED),
     ],
 )
@@ -67,6 +70,12 @@ def test_the_cluster_closes_everything(changes: dict[str, Any], code: Code) -> N
     assert code in {r.code for r in gate.reasons if r.closes is Closes.ALL}
     assert not gate.open
     assert not gate.purge_open
+
+
+@pytest.mark.parametrize("told", [None, 1, 2, BROKEN])
+def test_a_storage_whose_schema_is_not_ahead_is_no_reason(told: object) -> None:
+    """The storage's word lags behind for a moment; a damaged one is written anew."""
+    assert evaluate(facts(view(report()), storage_schema=told)) == Gate()
 
 
 def test_a_leader_ahead_of_the_storage_is_no_reason() -> None:

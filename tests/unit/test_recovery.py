@@ -131,6 +131,11 @@ def test_each_disagreement_is_a_problem(changed: dict[str, object], says: str) -
         ({"zookeeper_epoch": Unreadable("2", newer=True)}, "newer release"),
         ({"zookeeper_schema": Unreadable("2", newer=True)}, "newer release"),
         ({"storage_schema": Unreadable("2", newer=True)}, "newer release"),
+        (
+            {"storage_schema": 3},
+            "storage knows schema 3.*remove .sharedcache/schema",
+        ),
+        ({"zookeeper_schema": 3}, "ZooKeeper knows schema 3.*up to 2: use one"),
         ({"broken": {"b1": Unreadable("2", newer=True)}}, "newer release"),
     ],
 )

@@ -68,3 +68,42 @@ def test_many_nodes_are_counted() -> None:
     """The advice names five nodes and counts the others."""
     nodes = [view(report(f"n{number}", schema_version=1)) for number in range(7)]
     assert "and 2 more" in status(1, nodes).advice
+
+
+RAW = report(kernel_naming=KernelNaming.RAW_ID)
+RESTARTED = Witness("n1", Incarnation("boot", 2), 0)
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        (view(report(schema_version=1)), "upgrade n1"),
+        (view(RAW), "set [agent] kernel_naming to auto or sha1 on n1"),
+        (view(report(), witness=RESTARTED), "look at the agent's log on n1"),
+        (view(RAW, witness=RESTARTED), "look at the agent's log on n1"),
+        (view(report=None), "look at the agent's log on n1"),
+        (view(Unreadable("schema 9", newer=True)), "use the release of n1"),
+        (view(report(schema_version=3)), "use the release of n1"),
+    ],
+)
+def test_after_finalization_the_advice_says_what_to_do_about_each(
+    node: NodeView, said: str
+) -> None:
+    """Whoever keeps the gate closed lags, and the sentence names what ends it."""
+    found = status(2, [view(report("n0")), node])
+    assert [name for name, _ in found.lagging] == ["n1"]
+    assert "nothing is removed until this is done: " + said in found.advice
+
+
+def test_a_node_that_is_ahead_is_neither_upgraded_nor_awaited() -> None:
+    """Before finalization, too: it is this release that has to follow."""
+    for node in (report(schema_version=3), Unreadable("schema 9", newer=True)):
+        advice = status(1, [view(report("n0")), view(node)]).advice
+        assert advice.startswith("Use the release of n1 here"), advice
+
+
+def test_an_unknown_finalized_schema_is_not_said_to_be_done() -> None:
+    """A cluster ahead of this release keeps the gate closed: that is to be mended."""
+    found = status(3, [view(report(schema_version=3))])
+    assert found.stage is Stage.FINALIZED
+    assert "which this release does not know: use one that does" in found.advice
