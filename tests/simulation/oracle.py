@@ -175,9 +175,11 @@ class Oracle:
         """Require that every rostered node supports what was just finalized."""
         for node in self._world.zookeeper.children("roster"):
             record = self._read(f"roster/{node}")
-            report = record["report"]
-            old = report is None or report["schema_version"] != NEWEST
-            if record["expunged_at"] is None and old:
+            # As in `_require_gate`: a live node is judged by its registration, which
+            # is there before the durable report of the same start.
+            voices = (record["report"], self._read(f"groups/nodes/{node}"))
+            able = any(v and v["schema_version"] == NEWEST for v in voices)
+            if record["expunged_at"] is None and not able:
                 self.say(f"the rollout was finalized while {node} does not support it")
 
     def _read(self, path: str) -> Any:
