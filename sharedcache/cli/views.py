@@ -40,7 +40,8 @@ def gate_parts(data: Data) -> Iterator[RenderableType]:
         by_code.setdefault((reason["closes"], reason["code"]), []).append(reason)
     for (closes, code), alike in by_code.items():
         head = Text(code, style="bold").append(f" closes {_WHAT[closes]}")
-        head.append(f": {some(r['subject'] for r in alike)}")
+        subjects = [reason["subject"] for reason in alike]
+        head.append(f": {some(subjects, sum(map(_stands_for, subjects)))}")
         yield Padding(head, (0, 0, 0, 2), expand=False)
         yield Padding(Text(_advice(alike)), (0, 0, 0, 6), expand=False)
 
@@ -52,13 +53,20 @@ def _advice(alike: list[Data]) -> str:
     first = output.printable(alike[0]["message"])
     if len(alike) == 1:
         return first
-    return f"{first} (and {len(alike) - 1} more like it)"
+    alike_in_all = sum(_stands_for(reason["subject"]) for reason in alike)
+    return f"{first} (and {alike_in_all - 1} more like it)"
 
 
-def some(names: Iterable[str]) -> str:
-    """Name the first few and count the rest."""
+def _stands_for(subject: str) -> int:
+    """Return how many a reason speaks for: ``9950 more`` is the rest of a long list."""
+    number, _, word = subject.partition(" ")
+    return int(number) if word == "more" and number.isdecimal() else 1
+
+
+def some(names: Iterable[str], in_all: int | None = None) -> str:
+    """Name the first few and count the rest; ``in_all`` if names stand for more."""
     every = list(names)
-    more = len(every) - SHOWN
+    more = (len(every) if in_all is None else in_all) - SHOWN
     shown = ", ".join(every[:SHOWN])
     return f"{shown} and {more} more" if more > 0 else shown
 

@@ -296,6 +296,18 @@ def test_colours_are_for_terminals_that_want_them(
     assert "\x1b" not in piped.getvalue()
 
 
+def test_ten_thousand_names_that_appeared_are_counted_as_such() -> None:
+    """The gate names fifty and sums up the rest; what is shown counts them all."""
+    alike = [
+        {"closes": "all", "code": "old-name-appeared", "subject": s, "message": "m"}
+        for s in (*(f"k{number}" for number in range(50)), "9950 more")
+    ]
+    told = {"open": False, "purge_open": False, "reasons": alike}
+    text = " ".join(" ".join(rendered(120, told, views.gate)).split())
+    assert "k0, k1, k2 and 9997 more" in text
+    assert "m (and 9999 more like it)" in text
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 def test_the_rollout_of_a_thousand_nodes_names_those_that_matter(columns: int) -> None:
     """Grouped by reason, counted, the first few named, and one sentence."""
