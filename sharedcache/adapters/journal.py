@@ -14,12 +14,16 @@ _BARE = re.compile(r"[!#-<>-~]+\Z")
 
 _FIELDS = "sharedcache_fields"
 
+_ALARMS = frozenset({"expunged", "expunged-node-returned", "used-name-lost"})
+"""What somebody should look at now, whatever else the log says: level WARNING."""
+
 
 class LogJournal:
     """The port of the journal over Python's logging, logger ``sharedcache``.
 
     One line an event: ``name key=value ...``, values quoted where they need
-    it.  The record bears the event's fields too, for ``JsonLines``.
+    it; level INFO, alarms WARNING.  The record bears the event's fields too, for
+    ``JsonLines``.
     """
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
@@ -27,12 +31,13 @@ class LogJournal:
 
     def event(self, name: str, /, **fields: object) -> None:
         """Tell one thing that happened."""
-        if not self._logger.isEnabledFor(logging.INFO):
+        level = logging.WARNING if name in _ALARMS else logging.INFO
+        if not self._logger.isEnabledFor(level):
             return
         line = line_of(name, fields)
         told = {"event": name} | fields | {"event": name}
         # The line is an argument, since it may contain per cent signs.
-        self._logger.info("%s", line, extra={_FIELDS: told})
+        self._logger.log(level, "%s", line, extra={_FIELDS: told})
 
 
 def line_of(name: str, fields: Mapping[str, object]) -> str:

@@ -42,6 +42,8 @@ class Deed(enum.StrEnum):
     SEALED_EPOCHS = "sealed-epochs"
     EXPECTED = "expected"
     EXPUNGED = "expunged"
+    RETURNED = "returned"
+    """A node that was expunged reports again: its host was not off for good."""
     PAUSED = "paused"
     RESUMED = "resumed"
     BRAKED = "braked"

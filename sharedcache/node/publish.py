@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sharedcache import ledger
+from sharedcache import audit, ledger
+from sharedcache.core.acts import Act, By, Deed, Doer, Subject, rows
 from sharedcache.core.model import (
     NANOSECONDS,
     ManifestBatch,
@@ -147,6 +148,10 @@ class Publisher:
         if previous is None or _identity_changed(previous, report):
             operations.append(self._rollout_allows())
             operations.append(ledger.bump(ledger.ROSTER_COUNTER))
+        acts = [self._return_act()] if self.returned else []
+        if acts:
+            audit.prepare(self.world.coordination)
+            operations = audit.riding(operations, acts)
         try:
             self.world.coordination.commit(operations)
         except (ConflictError, OutcomeUnknownError):
@@ -158,6 +163,8 @@ class Publisher:
         self._version = 0 if self._version is None else self._version + 1
         self._before = data
         self.returned = False
+        for row in (row for act in acts for row in rows(act)):
+            self.world.journal.event("audit", **row)
 
     def _previous(self) -> Report | None:
         """Return the durable report that will be replaced, and learn its version."""
@@ -174,7 +181,8 @@ class Publisher:
             self.world.journal.event(
                 "expunged-node-returned",
                 node=found.node,
-                advice="this node was expunged while it lived: check its guests' disks",
+                advice="this node was expunged, and its host runs: nothing protected "
+                "what it used, check its guests' disks",
             )
         report = found.report
         if report is not None and self._is_later(report):
@@ -184,6 +192,13 @@ class Publisher:
                 "agents must not share a node name, set [agent] node"
             )
         return report
+
+    def _return_act(self) -> Act:
+        """Tell, on record, that an expunged node is back."""
+        node = self.world.policy.node
+        why = "its host was given up and runs: check its guests' disks"
+        doer = Doer(By.NODE, node)
+        return Act(Deed.RETURNED, doer, self.world.clock.wall(), why, (Subject(node),))
 
     def _is_later(self, report: Report) -> bool:
         return report.incarnation.start > self.identity.incarnation.start

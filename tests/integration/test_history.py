@@ -57,7 +57,7 @@ def test_the_life_of_a_file_and_of_a_cluster(cluster: Cluster) -> None:
     cluster.agent("compute-1")
     cluster.wait_live("compute-1")
     cluster.ask("clean", "--once", "--wait")
-    cluster.ask("pause", "--why", "storage\nwork")
+    cluster.ask("pause", "--why", "storage work")
     told = cluster.ask("history")
     assert acts(told) == [
         *("founded", "took-office", "quarantined", "purged", "paused")
@@ -84,7 +84,7 @@ def test_the_life_of_a_file_and_of_a_cluster(cluster: Cluster) -> None:
     assert len(lines) == len(told)
     assert lines[3].split()[2:5] == ["purged", "epoch", "1"]
     assert UNUSED in lines[3]
-    assert lines[4].endswith("storage?work")
+    assert lines[4].endswith("storage work")
 
 
 def test_what_was_refused_is_on_record_once(cluster: Cluster) -> None:

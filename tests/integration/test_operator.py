@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from sharedcache import audit
 from sharedcache.cleaner import operator
 from sharedcache.cleaner.finalize import RefusedError
+from sharedcache.core.acts import Act, Deed
 from sharedcache.core.gate import Code
 from sharedcache.core.plan import Why
 from sharedcache.core.planner import make_plan
@@ -151,4 +153,7 @@ def test_an_expunged_node_that_comes_back_says_so_and_joins_anew(site: Site) -> 
     assert [(r.code, r.subject) for r in gate.reasons] == [(Code.UNROSTERED_NODE, "n2")]
     settle(back, until=lambda: back.publisher.published is not None, what="a report")
     assert "expunged-node-returned" in back.world.journal.names()  # type: ignore[attr-defined]
+    acts = [told.act for told in audit.forward(word, 0, 0)]
+    returned = [a for a in acts if isinstance(a, Act) and a.deed == Deed.RETURNED]
+    assert [subject.name for a in returned for subject in a.subjects] == ["n2"]
     assert make_plan(FAST, observer.observe(scan=False).seen).gate.purge_open

@@ -61,6 +61,19 @@ def test_fields_keep_their_order(caplog: pytest.LogCaptureFixture) -> None:
     assert line == "pass z=1 epoch=2 a=3"
 
 
+@pytest.mark.parametrize(
+    ("event", "level"), [("expunged-node-returned", "WARNING"), ("pass", "INFO")]
+)
+def test_alarms_are_warnings(
+    caplog: pytest.LogCaptureFixture, event: str, level: str
+) -> None:
+    """What somebody should look at now stands out from the rest of the log."""
+    with caplog.at_level(logging.INFO, logger="sharedcache"):
+        LogJournal().event(event, node="n1")
+    (record,) = caplog.records
+    assert record.levelname == level
+
+
 def test_json_lines(caplog: pytest.LogCaptureFixture) -> None:
     """Each line is an object; no field hides the event, the time or the level."""
     with caplog.at_level(logging.INFO, logger="sharedcache"):
