@@ -12,18 +12,17 @@ from typing import Any
 from sharedcache.cleaner import operator
 from sharedcache.cleaner.finalize import RefusedError, finalize
 from sharedcache.cleaner.observe import Observer
-from sharedcache.cleaner.recover import Recoverer, survey
 from sharedcache.cleaner.restore import OperatorRestore
 from sharedcache.core.ports import CoordinationError
-from sharedcache.core.recovery import CannotRecoverError, judge
 from tests.simulation.desk import OPERATOR, Desk, Word, say
 from tests.simulation.memory_copies import copy_of, go_back, wipe
 from tests.simulation.memory_disk import Inode, Removal
-from tests.simulation.process import EPOCH_OF_TIME_S, Host
+from tests.simulation.process import Host
 from tests.simulation.profile import Profile
+from tests.simulation.recovery import recovery
 from tests.simulation.strikes import Operation, Striker
 from tests.simulation.troubles import Troubles
-from tests.simulation.world import CLUSTER, World, images_of
+from tests.simulation.world import World, images_of
 
 QUIET = Profile(
     nodes=2,
@@ -290,27 +289,13 @@ def _expunge(world: World, _: Striker) -> None:
     _at(world, 4.0, lambda: say(world, "operator-1", 1.0, word))
 
 
-def _recovery(at: Desk) -> None:
-    """Recover as the command does once it was confirmed; again if it was refused."""
-    seen = survey(at.zookeeper, at.storage)
-    stamp_ms = int((EPOCH_OF_TIME_S + at.clock.wall()) * 1000)
-    try:
-        judged = judge(seen.standing, CLUSTER, stamp_ms)
-        if judged.problems:
-            Recoverer(
-                at.zookeeper, at.storage, at.tokens, OPERATOR.who, OPERATOR.when
-            ).run(seen, judged, lambda _: None)
-    except (RefusedError, CannotRecoverError) as error:
-        raise CoordinationError(str(error)) from error
-
-
 def _wiped(world: World) -> None:
     """Let ZooKeeper lose everything while files are in quarantine."""
     _guest(world, "n1", 0)
     world.oracle.may_lose_zookeeper = True
     world.add_cleaner("c1")
     _at(world, 3.0, lambda: wipe(world.zookeeper))
-    _at(world, 4.0, lambda: say(world, "operator-1", 1.0, _recovery))
+    _at(world, 4.0, lambda: say(world, "operator-1", 1.0, recovery))
 
 
 def _recover_wiped(world: World, _: Striker) -> None:
@@ -348,7 +333,7 @@ def _recover_copy(world: World, _: Striker) -> None:
     _at(world, 1.1, lambda: world.add_cleaner("c1"))
     _at(world, 1.2, lambda: world.add_node("n3"))
     _at(world, 4.0, restore_copy)
-    _at(world, 5.0, lambda: say(world, "operator-1", 1.0, _recovery))
+    _at(world, 5.0, lambda: say(world, "operator-1", 1.0, recovery))
 
 
 OPERATIONS: dict[str, Operation] = {

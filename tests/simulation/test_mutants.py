@@ -40,6 +40,8 @@ QUICK = (
     "early-seal",
     "guests-first",
     "expunge-live",
+    "no-readd-no-strangers",
+    "no-round-no-guard",
 )
 """Those that a few dozen short schedules find; the table has all of them."""
 

@@ -9,13 +9,14 @@ from tests.simulation.mutants import (
     liveness,
     looks,
     offices,
+    recoveries,
     reports,
     restores,
     witnesses,
 )
 from tests.simulation.mutants.registry import MUTANTS
 
-PARTS = (looks, restores, offices, reports, witnesses, liveness)
+PARTS = (looks, restores, offices, reports, witnesses, recoveries, liveness)
 """The parts in the order of the table."""
 
 __all__ = ["MUTANTS", "PARTS"]

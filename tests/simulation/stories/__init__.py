@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from tests.simulation.stories import failures, gate, looks, nodes, offices, restores
+from tests.simulation.stories import (
+    failures,
+    gate,
+    looks,
+    nodes,
+    offices,
+    recoveries,
+    restores,
+)
 from tests.simulation.story import Story
 
 STORIES: dict[str, type[Story]] = {
     story.title: story
-    for part in (looks, failures, nodes, restores, offices, gate)
+    for part in (looks, failures, nodes, restores, offices, gate, recoveries)
     for story in part.ALL
 }
