@@ -96,7 +96,7 @@ def test_a_source_that_hangs_is_given_up(cluster: Cluster) -> None:
     agent.config.write_text(config)
     cluster.environ = {"PYTHONPATH": f"{hanging}{os.pathsep}{Path.cwd()}"}
     rows = cluster.ask(
-        "doctor", "--config-file", str(agent.config), "--patience", "2", code=1
+        "doctor", "--config-file", str(agent.config), "--patience", "8", code=1
     )
     found = _by_check(rows)
     assert found["source uses-file"] == "ok"

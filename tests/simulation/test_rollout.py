@@ -7,7 +7,6 @@ from collections import Counter
 import pytest
 
 from sharedcache.core import rollout as core
-from tests.simulation import farm
 from tests.simulation.rollout import simulate
 
 SEEDS = 60
@@ -15,7 +14,6 @@ SEEDS = 60
 
 def test_no_order_of_a_rollout_loses_a_file_or_stands_still() -> None:
     """I5, finalized for good, and in the end all that is unused is gone."""
-    farm.quiet()
     counts: Counter[str] = Counter()
     failures = []
     for seed in range(SEEDS):
@@ -32,7 +30,6 @@ def test_a_rollout_that_is_finalized_unasked_is_found_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The schedules need the rule: without it some node is left behind."""
-    farm.quiet()
     monkeypatch.setattr(core, "_unready", lambda *_: None)
     said = [why for seed in range(10) for why in simulate(seed).violations]
     assert any("does not support it" in why for why in said), said

@@ -10,7 +10,6 @@ from collections import Counter
 
 import pytest
 
-from tests.simulation import farm
 from tests.simulation.run import simulate
 
 SCHEDULES = int(os.environ.get("SCHEDULES", "2500"))
@@ -46,7 +45,6 @@ def _seeds(part: int) -> range:
 @pytest.mark.parametrize("part", range(PARTS))
 def test_no_schedule_loses_a_file(part: int) -> None:
     """Whatever the schedule, nothing used goes and all that is unused does."""
-    farm.quiet()
     failures: list[str] = []
     counts: Counter[str] = Counter()
     for seed in _seeds(part):
