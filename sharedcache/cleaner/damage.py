@@ -29,6 +29,7 @@ from sharedcache.core.ports import (
     Set,
     StorageError,
 )
+from sharedcache.core.remains import orphans, spent
 
 WRITE_TRIES = 20
 """How often the orders are read again because somebody else wrote them."""
@@ -123,43 +124,6 @@ def _orders(found: Mapping[str, Damage] | Unreadable) -> Orders:
 
 def _data(orders: Orders) -> bytes:
     return codec.pack(orders_to_record(orders.values()))
-
-
-def spent(seen: Observation) -> frozenset[str]:
-    """Name the orders whose file is gone for good, or is another one.
-
-    One that lies in quarantine can be restored, so its order stands.  Only an
-    observation with its files tells.
-    """
-    here = set(zip(seen.files.names, seen.files.inodes, strict=True))
-    kept = {(e.name, e.baseline.inode) for e in seen.entries if e.baseline is not None}
-    open_names = {e.name for e in seen.entries if e.baseline is None}
-    return frozenset(
-        one.name
-        for one in seen.damaged.values()
-        if (one.name, one.inode) not in here | kept and one.name not in open_names
-    )
-
-
-def orphans(
-    seen: Observation, records: Mapping[tuple[str, int], int], least_ns: int
-) -> list[tuple[str, int]]:
-    """Find the records, by name and inode, of files that are nowhere any more.
-
-    A writer records before it publishes; so one younger than ``least_ns`` is
-    let be.
-    """
-    here = set(zip(seen.files.names, seen.files.inodes, strict=True))
-    kept = {(e.name, e.baseline.inode) for e in seen.entries if e.baseline is not None}
-    open_names = {e.name for e in seen.entries if e.baseline is None}
-    return sorted(
-        about
-        for about, time_ns in records.items()
-        if about not in here
-        and about not in kept
-        and about[0] not in open_names
-        and seen.storage_now_ns - time_ns > least_ns
-    )
 
 
 @dataclass(slots=True)

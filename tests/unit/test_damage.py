@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from sharedcache import ledger
-from sharedcache.cleaner.damage import orphans, spent
 from sharedcache.core import codec
 from sharedcache.core.checker import PlanRejectedError, check_plan
 from sharedcache.core.damage import (
@@ -31,6 +30,7 @@ from sharedcache.core.plan import Observation, Plan, Why
 from sharedcache.core.planner import make_plan
 from sharedcache.core.policy import CleanerPolicy
 from sharedcache.core.ports import Record
+from sharedcache.core.remains import orphans, spent
 from tests.property.strategies import (
     D1,
     D2,
