@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -36,7 +37,7 @@ class CutShortError(Exception):
 
 
 @dataclass(eq=False)
-class Story:
+class Story(ABC):
     """One story.  ``tell`` is its body, run as an actor of its own.
 
     ``changes`` are what its cluster has otherwise than ``profile.told`` says.
@@ -90,9 +91,9 @@ class Story:
         if error is not None:
             raise error
 
+    @abstractmethod
     def tell(self) -> None:
         """Tell the story; ``CutShortError`` if the seed went elsewhere."""
-        raise NotImplementedError
 
     # What a director can do.
 
