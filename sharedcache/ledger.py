@@ -194,6 +194,14 @@ def marker_of(data: bytes | None) -> Cluster | Unreadable | None:
     return codec.readable(lambda: codec.cluster_from_record(codec.from_text(text)))
 
 
+def schema_of(data: bytes | None) -> Rollout | Unreadable | None:
+    """Read the finalized schema of the storage."""
+    if data is None:
+        return None
+    text = data
+    return codec.readable(lambda: codec.rollout_from_record(codec.from_text(text)))
+
+
 @contextmanager
 def reading(what: str) -> Iterator[None]:
     """Name the record in a ``RecordError``, and say what to do about it."""

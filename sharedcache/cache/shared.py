@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from sharedcache import ledger
 from sharedcache.adapters.storage import WriterDirectory
 from sharedcache.adapters.uses_socket import AgentLink
 from sharedcache.cache.binding import require_bound
@@ -33,7 +34,6 @@ from sharedcache.cache.limits import Limits
 from sharedcache.cache.locking import LockPool, NameLock
 from sharedcache.cache.partial import Fetch, Partial, refuse_below
 from sharedcache.cache.records import Records
-from sharedcache.core import codec
 from sharedcache.core.digests import DEFAULT_ALGORITHM, Digest, Published
 from sharedcache.core.model import Unreadable
 from sharedcache.core.ports import (
@@ -191,21 +191,18 @@ class SharedCache:
 
     def _schema(self) -> int:
         """Read the finalized schema from the storage; 1 where none is written."""
-        data = self._storage.read_schema()
-        if data is None:
+        told = ledger.schema_of(self._storage.read_schema())
+        if told is None:
             return 1
-        text = data
-        read = codec.readable(
-            lambda: codec.rollout_from_record(codec.from_text(text)).finalized_schema
-        )
-        if isinstance(read, Unreadable):
-            raise NotBoundError(f"the finalized schema cannot be read: {read.why}")
-        if SCHEMAS.row(read) is None:
+        if isinstance(told, Unreadable):
+            raise NotBoundError(f"the finalized schema cannot be read: {told.why}")
+        finalized = told.finalized_schema
+        if SCHEMAS.row(finalized) is None:
             raise NotBoundError(
-                f"schema {read} is finalized, and this release knows schemas up to "
-                f"{SCHEMAS.newest}: upgrade sharedcache on this host"
+                f"schema {finalized} is finalized, and this release knows schemas up "
+                f"to {SCHEMAS.newest}: upgrade sharedcache on this host"
             )
-        return read
+        return finalized
 
     def _hold_present(self, name: str, until: float) -> Hold | None:
         """Hold a file that is there; ``None`` if it is not."""

@@ -186,18 +186,14 @@ def publish_schema(storage: Storage, finalized: Rollout) -> None:
     The storage's word never goes back: finalizing is one way.  What a later
     release has added to it stays.
     """
+    found = ledger.schema_of(storage.read_schema())
+    if isinstance(found, Unreadable) and found.newer:
+        return
     extra = b""
-    present = storage.read_schema()
-    if present is not None:
-        text = present
-        found = codec.readable(lambda: codec.rollout_from_record(codec.from_text(text)))
-        if isinstance(found, Unreadable):
-            if found.newer:
-                return
-        elif found.finalized_schema >= finalized.finalized_schema:
+    if isinstance(found, Rollout):
+        if found.finalized_schema >= finalized.finalized_schema:
             return
-        else:
-            extra = found.extra
+        extra = found.extra
     record = codec.rollout_to_record(replace(finalized, extra=extra))
     storage.write_schema(codec.to_text(record))
 

@@ -259,12 +259,8 @@ class _Disk:
 
 def schema_told(storage: Storage) -> int | Unreadable | None:
     """Read the finalized schema as the storage tells it; ``None`` if it does not."""
-    data = storage.read_schema()
-    if data is None:
-        return None
-    text = data
-    found = codec.readable(lambda: codec.rollout_from_record(codec.from_text(text)))
-    return found if isinstance(found, Unreadable) else found.finalized_schema
+    found = ledger.schema_of(storage.read_schema())
+    return found.finalized_schema if isinstance(found, Rollout) else found
 
 
 def read_witnesses(storage: Storage) -> dict[str, Witness]:

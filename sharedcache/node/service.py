@@ -71,11 +71,9 @@ def start(world: World, cluster_name: str) -> Identity:
 
 def _refuse_by_storage(world: World) -> None:
     """Refuse an old node by what the storage says of the finalized schema."""
-    data = world.storage.read_schema()
-    if data is None:
+    rollout = ledger.schema_of(world.storage.read_schema())
+    if rollout is None:
         return
-    text = data
-    rollout = codec.readable(lambda: codec.rollout_from_record(codec.from_text(text)))
     if isinstance(rollout, Unreadable):
         raise AgentRefusedError(
             f"the finalized schema on the storage cannot be read: {rollout.why}; "
