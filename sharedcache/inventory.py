@@ -16,6 +16,7 @@ from sharedcache.core import codec
 from sharedcache.core.inventory import Inventory, from_record, to_record
 from sharedcache.core.model import Unreadable
 from sharedcache.core.ports import (
+    Check,
     ConflictError,
     Coordination,
     Create,
@@ -35,22 +36,30 @@ def data_of(inventory: Inventory) -> bytes:
 
 def writing(
     coordination: Coordination, inventory: Inventory, version: int | None
-) -> Operation:
+) -> list[Operation]:
     """Return the write of an inventory; its parts, if any, are written here.
 
     ``version`` is that of the record which it replaces, ``None`` if there is none.
+    The write fails if a part is gone by then: whoever drops those of an earlier
+    inventory may have read the record just before.
     """
-    data = data_of(inventory)
+    data, checks = data_of(inventory), list[Operation]()
     if len(data) > ledger.PART_BYTES:
         if version is None:
             coordination.ensure(PATH)
             version = 0
-        data = _in_parts(coordination, data)
-    return Create(PATH, data) if version is None else Set(PATH, data, version)
+        data, checks = _in_parts(coordination, data)
+    write = Create(PATH, data) if version is None else Set(PATH, data, version)
+    return [*checks, write]
 
 
-def _in_parts(coordination: Coordination, data: bytes) -> bytes:
-    """Write an inventory's parts; return the record that names them."""
+def is_conflict(error: ConflictError) -> bool:
+    """Whether a transaction failed because somebody else wrote the inventory."""
+    return error.path.partition("/")[0] == PATH
+
+
+def _in_parts(coordination: Coordination, data: bytes) -> tuple[bytes, list[Operation]]:
+    """Write an inventory's parts; return the record that names them, and checks."""
     mark = hashlib.sha256(data).hexdigest()
     size = ledger.PART_BYTES
     pieces = [data[i : i + size] for i in range(0, len(data), size)]
@@ -61,7 +70,8 @@ def _in_parts(coordination: Coordination, data: bytes) -> bytes:
             if error.why != "exists":
                 raise
             # Written before, with the same content: the name is its hash.
-    return codec.pack({"sha256": mark, "parts": len(pieces)})
+    head = codec.pack({"sha256": mark, "parts": len(pieces)})
+    return head, [Check(_part(mark, index), None) for index in range(len(pieces))]
 
 
 def _part(mark: str, index: int) -> str:
@@ -99,7 +109,7 @@ def drop_parts(coordination: Coordination) -> None:
     """Delete the parts that the record does not name; those it names stay.
 
     A part of a writer that is not done may go with them: its own transaction
-    then fails, because the record has changed since it was read.
+    then fails, because the part is gone.
     """
     record = coordination.get(PATH)
     if record is None:

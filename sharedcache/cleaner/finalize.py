@@ -112,7 +112,7 @@ def _inventory_writes(
         return []
     taken = take(old_names(storage.scan()), observed.seen.entries)
     version = observed.later[ledger.INVENTORY]
-    return [inventory.writing(coordination, taken, version)]
+    return inventory.writing(coordination, taken, version)
 
 
 def _unheld(observed: Observed) -> Operation:
@@ -158,7 +158,7 @@ def _settle_inventory(coordination: Coordination, storage: Storage) -> None:
     added = {n: i for n, i in late.items() if n in strange or n in seen.partial}
     settled = replace(found, inodes={**found.inodes, **added}, settled=True)
     try:
-        coordination.commit([inventory.writing(coordination, settled, found.version)])
+        coordination.commit(inventory.writing(coordination, settled, found.version))
     except (ConflictError, OutcomeUnknownError):
         # A leader's pass closed it, or another operator was here, or it is done.
         return

@@ -84,9 +84,9 @@ class InventoryKeeper:
         version = observed.later[ledger.INVENTORY]
         write = inventory.writing(coordination, after, version)
         try:
-            coordination.commit([*leadership.conditions(), write, *more])
+            coordination.commit([*leadership.conditions(), *write, *more])
         except ConflictError as error:
-            if error.path != ledger.INVENTORY:
+            if not inventory.is_conflict(error):
                 raise
             leadership.world.journal.event("inventory-changed-meanwhile")
             return
@@ -130,9 +130,9 @@ def acknowledge(
             coordination, base.with_files(wanted), observed.later[ledger.INVENTORY]
         )
         try:
-            coordination.commit(audit.riding([write], [act]))
+            coordination.commit(audit.riding(write, [act]))
         except ConflictError as error:
-            if error.path != ledger.INVENTORY:
+            if not inventory.is_conflict(error):
                 raise
             continue
         inventory.drop_parts(coordination)

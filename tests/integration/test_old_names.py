@@ -22,7 +22,13 @@ from sharedcache.core.acts import Act, Deed
 from sharedcache.core.gate import Code
 from sharedcache.core.inventory import ANY, Inventory
 from sharedcache.core.model import Unreadable
-from sharedcache.core.ports import Coordination, Delete, OutcomeUnknownError, Set
+from sharedcache.core.ports import (
+    ConflictError,
+    Coordination,
+    Delete,
+    OutcomeUnknownError,
+    Set,
+)
 from sharedcache.node.service import NodeService
 from tests.support.crash import CrashedError, Fault, Faulty, Schedule
 from tests.support.inprocess import (
@@ -329,12 +335,28 @@ def test_an_inventory_larger_than_a_record_lies_in_parts(site: Site) -> None:
     for size in (70_000, 40_000):
         some = dict(list(inodes.items())[:size])
         write = inventory.writing(word, Inventory(some), found.version)
-        word.commit([write])
+        word.commit(write)
         inventory.drop_parts(word)
         found = stored(word)
         assert isinstance(found, Inventory)
         assert found.inodes == some
         assert len(word.children(ledger.INVENTORY)) == -(-24 * size // 700_000)
+
+
+def test_an_inventory_whose_parts_were_dropped_meanwhile_is_not_written(
+    site: Site,
+) -> None:
+    """Who drops an earlier one's parts may take those of a writer that is not done."""
+    word = site.session("operator")
+    found = stored(word)
+    assert isinstance(found, Inventory)
+    inodes = {f"{n:08x}-0000-4000-8000-{n:012x}": n + 1 for n in range(40_000)}
+    write = inventory.writing(word, Inventory(inodes), found.version)
+    inventory.drop_parts(word)
+    with pytest.raises(ConflictError) as told:
+        word.commit(write)
+    assert inventory.is_conflict(told.value)
+    assert stored(word) == found
 
 
 def test_an_operators_commands_name_it_and_open_the_gate(
