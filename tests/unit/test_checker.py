@@ -10,6 +10,7 @@ import pytest
 
 from sharedcache.core.checker import PlanRejectedError, check_plan
 from sharedcache.core.gate import Closes, Code, Gate, Reason
+from sharedcache.core.inventory import Inventory, OldName
 from sharedcache.core.model import (
     Baseline,
     Cluster,
@@ -54,6 +55,7 @@ def _seen(**changes: Any) -> Observation:
     return observation(**{"files": table(*rows), "manifest": manifest, **changes})
 
 
+RAW = (OldName(K1, 7),)
 SEEN = _seen()
 PLAN = make_plan(POLICY, SEEN)
 TAKE = replace(PLAN, purge=())
@@ -101,6 +103,10 @@ BROKEN = Unreadable("cut short")
         ({"nodes": ()}, "no node"),
         ({"strangers": ("n9",)}, "n9 is not rostered"),
         ({"unreadable": ("b7",)}, "b7 cannot be read"),
+        ({"inventory": None}, "no inventory"),
+        ({"inventory": BROKEN}, "no inventory"),
+        ({"inventory": Inventory(), "old_names": RAW}, "appeared after"),
+        ({"inventory": Inventory({K1: 8}), "old_names": RAW}, "another file than"),
     ],
 )
 def test_a_cluster_in_doubt(plan: Plan, changes: dict[str, Any], words: str) -> None:
