@@ -219,6 +219,23 @@ def test_what_a_report_speaks_against_again_raises_no_counter(site: Site) -> Non
     assert vetoes(coordination) == before + 1
 
 
+def test_a_report_under_a_new_registration_is_heard_anew(site: Site) -> None:
+    """While this node was no member a leader went by its durable report alone."""
+    agent, other = site.agent("n1"), site.agent("n2")
+    cleaner = site.cleaner("c1", SLOW)
+    publish(agent)
+    publish(other)
+    path = quarantined(site, cleaner, agent, other)
+    site.file(path.name)
+    site.uses("n1", names=[path.name])
+    look_now(agent)
+    coordination = agent.world.coordination
+    before = vetoes(coordination)
+    coordination.leave()
+    look_now(agent)
+    assert vetoes(coordination) == before + 1
+
+
 def test_a_report_after_an_unfinished_one_is_heard_anew(site: Site) -> None:
     """A leader may have read the registration that dropped the use in between."""
     agent, other = site.agent("n1"), site.agent("n2")

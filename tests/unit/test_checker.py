@@ -30,6 +30,7 @@ from tests.property.strategies import (
     D2,
     D3,
     FAILED,
+    H1,
     K1,
     NOW_NS,
     SECOND,
@@ -112,6 +113,16 @@ BROKEN = Unreadable("cut short")
 def test_a_cluster_in_doubt(plan: Plan, changes: dict[str, Any], words: str) -> None:
     """No step is allowed while storage, ZooKeeper, roster or rollout disagree."""
     _rejects(words, plan, replace(SEEN, facts=facts(view(report()), **changes)))
+
+
+def test_a_kernel_under_its_raw_id_whose_digest_is_used() -> None:
+    """A node that names the new name only needs the old one all the same."""
+    seen = _seen(files=table((K1, file_facts(inode=1))))
+    known = facts(view(report()), inventory=Inventory({K1: 1}))
+    plan = make_plan(POLICY, replace(seen, manifest=(), facts=known))
+    assert [taking.name for taking in plan.take] == [K1]
+    used = facts(view(report(now=uses_of(H1))), inventory=Inventory({K1: 1}))
+    _rejects("is used", plan, replace(seen, manifest=(), facts=used))
 
 
 @pytest.mark.parametrize("plan", [TAKE, PURGE])
