@@ -6,7 +6,6 @@ import math
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 import click
 
@@ -17,6 +16,7 @@ from sharedcache.cli import data, output, views
 from sharedcache.cli.base import CONNECT_S, Given, common_options, pass_given
 from sharedcache.cli.failure import Failure, RefusedFailure, debugging
 from sharedcache.cli.once import LastTrouble, OneShot, Outcome
+from sharedcache.cli.signals import heard
 from sharedcache.core.gate import Gate
 
 TIMEOUT_S = 60.0
@@ -166,13 +166,9 @@ def _stop_flag(clock: SystemClock) -> Iterator[Callable[[], bool]]:
     """End in order at the first signal: what was begun is finished and recorded."""
     asked: list[int] = []
 
-    def ask(number: int, _frame: FrameType | None) -> None:
+    def ask(number: int) -> None:
         asked.append(number)
         clock.wake()
 
-    before = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with heard((signal.SIGINT, signal.SIGTERM), ask):
         yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import shlex
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
@@ -30,11 +31,15 @@ from sharedcache.cli import output
 from sharedcache.cli.base import Given, common_options, pass_given
 from sharedcache.cli.data import Data
 from sharedcache.cli.failure import Failure
+from sharedcache.cli.signals import heard
 from sharedcache.core.digests import Digest, DigestError
 from sharedcache.core.wanted import IMAGE, KERNEL, RAMDISK, WantedError, wanted
 
 JOBS = 2
 RESERVE_PERCENT = 2.0
+
+_LOOK_S = 0.1
+"""How long an interrupt may wait to be heard."""
 
 _KINDS = {"image": IMAGE, "kernel": KERNEL, "ramdisk": RAMDISK}
 _COLUMNS = ("image", "name", "bytes", "fetched", "error")
@@ -215,9 +220,15 @@ class _Worker:
 
         At once, but for a server that is silent: ``fetchers.TIMEOUT_S`` later then.
         """
-        with ThreadPoolExecutor(jobs) as pool:
+        asked: list[int] = []
+        # Told, not raised: one that is raised inside a lock's own code leaves the
+        # lock taken, and one that comes right before an unbounded wait is not seen.
+        with ThreadPoolExecutor(jobs) as pool, heard((signal.SIGINT,), asked.append):
+            under_way = [pool.submit(self.one, order) for order in orders]
             try:
-                return list(pool.map(self.one, orders))
+                while _going_on(under_way):
+                    _raise_interrupt(asked)
+                return [one.result() for one in under_way]
             except BaseException:
                 self.stopped.set()
                 self.cache.interrupt()
@@ -256,6 +267,19 @@ class _Worker:
         except (CacheError, OSError) as error:
             said["error"] = " ".join(str(error).split())
         return said
+
+
+def _going_on(under_way: Sequence[Future[Data]]) -> bool:
+    """Wait a moment; whether something is still to do.  Raises what one raised."""
+    done, rest = wait(under_way, _LOOK_S, FIRST_EXCEPTION)
+    for one in done:
+        one.result()
+    return bool(rest)
+
+
+def _raise_interrupt(asked: Sequence[int]) -> None:
+    if asked:
+        raise KeyboardInterrupt
 
 
 @contextmanager

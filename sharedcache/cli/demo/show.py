@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 
 from sharedcache.adapters.storage import DirectoryStorage
 from sharedcache.adapters.zookeeper_server import (
@@ -24,6 +23,7 @@ from sharedcache.cli.demo.pace import Pace, in_words, scaled
 from sharedcache.cli.demo.screen import Column, Screen
 from sharedcache.cli.demo.stage import NotSeenError, Stage
 from sharedcache.cli.demo.world import World, WorldError
+from sharedcache.cli.signals import heard
 
 DONE, FAILED = 0, 1
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -200,17 +200,11 @@ def _directory(screen: Screen, *, keep: bool) -> Iterator[Path]:
 def _ended_by_signals() -> Iterator[None]:
     """Let the signals that end a program end the story first, in order."""
 
-    def end(number: int, _frame: FrameType | None) -> None:
+    def end(number: int) -> None:
         raise EndedError(number)
 
-    # What was started to ignore a signal, with nohup for one, goes on ignoring it.
-    heard = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, end) for number in heard}
-    try:
+    with heard(_SIGNALS, end):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

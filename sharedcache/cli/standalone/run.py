@@ -6,11 +6,9 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 
 from sharedcache import ledger
 from sharedcache.adapters.settings import Settings
@@ -28,6 +26,7 @@ from sharedcache.adapters.zookeeper_server import (
 from sharedcache.cleaner.finalize import Founded, RefusedError, found
 from sharedcache.cli import wiring
 from sharedcache.cli.failure import Failure, RefusedFailure
+from sharedcache.cli.signals import heard
 from sharedcache.cli.signing import signature
 from sharedcache.cli.standalone import choice as chosen
 from sharedcache.cli.standalone import guard
@@ -68,20 +67,9 @@ class Wanted:
         """Whether not to wait for anybody."""
         return self.asked > 1
 
-    @contextmanager
-    def heard(self) -> Iterator[None]:
-        """Hear signals; what was started to ignore one goes on ignoring it."""
-
-        def ask(_number: int, _frame: FrameType | None) -> None:
-            self.asked += 1
-
-        heard = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
-        before = {number: signal.signal(number, ask) for number in heard}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def ask(self, _number: int) -> None:
+        """Take note of a signal."""
+        self.asked += 1
 
 
 @dataclass(slots=True)
@@ -109,7 +97,7 @@ class Standalone:
         kept = self.place.load()
         self.place.check_outside(chosen.base_of(self.choice.after(kept), kept))
         self.place.make()
-        with self.wanted.heard(), self.place.held():
+        with heard(_SIGNALS, self.wanted.ask), self.place.held():
             settings, state = self._settle()
             self.place.outlast_orphans()
             return self._supervised(settings, state)
