@@ -25,6 +25,7 @@ from rich.progress import (
 from tests.simulation import farm
 from tests.simulation.crash_points import run_struck
 from tests.simulation.mutants import MUTANTS
+from tests.simulation.remedy import RESTARTED
 from tests.simulation.run import simulate
 from tests.simulation.stories import STORIES
 from tests.simulation.table import print_table
@@ -128,7 +129,8 @@ def many(
     console.print(
         f"{done} schedules in {seconds:.0f} s, {failed} failed; {steps} steps, "
         f"{counts['renamed']} quarantined, {counts['unlinked']} purged, "
-        f"{counts['restored']} restored, {counts['leading']} leaderships",
+        f"{counts['restored']} restored, {counts['leading']} leaderships, "
+        f"{counts[RESTARTED]} {RESTARTED}",
         highlight=False,
     )
     return 1 if failed else 0

@@ -136,7 +136,12 @@ class Reasons:
         leader = self._world.zookeeper.leader()
         if leader not in self._told:
             return "nobody leads"
-        return ", ".join(sorted(self._told[leader][1]))
+        return ", ".join(self.reasons())
+
+    def reasons(self) -> list[str]:
+        """List what the leader of this moment says, each as code and subject."""
+        leader = self._world.zookeeper.leader()
+        return sorted(self._told[leader][1]) if leader in self._told else []
 
     def _possible(self, who: str, code: str, subject: str) -> bool:
         judge = getattr(self, f"_{code.replace('-', '_')}", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.simulation.profile import Profile
+from tests.simulation.remedy import Remedy
 from tests.simulation.troubles import Troubles
 from tests.simulation.world import CHECK_S, Result, World, profile_of
 
@@ -59,8 +60,15 @@ def _run(world: World) -> Result:
     scheduler.tell("world", "all is calm from now on")
     settled = Settled(world)
     scheduler.after(CHECK_S, settled.check)
-    limit = scheduler.now + bound_s(profile)
-    scheduler.run(limit, lambda: settled.for_good or broken() > 0)
+    remedy, limit = Remedy(world), calm_s
+
+    def over() -> bool:
+        return settled.for_good or broken() > 0
+
+    # What an operator has to set right has a bound of its own after that.
+    while not over() and limit < remedy.since_s + bound_s(profile):
+        limit = remedy.since_s + bound_s(profile)
+        scheduler.run(limit, over)
     if not broken() and not settled.for_good:
         world.oracle.say(
             f"not settled in {bound_s(profile):.0f} s: {world.unsettled()}"

@@ -71,6 +71,30 @@ class SealedHost(Story):
         self.cut(here, off=False)
 
 
+class LateWitness(Story):
+    """A host is reset while its agent writes its witness, and the write lands late.
+
+    By then the agent of the next boot has reported, if the seed wants it so.
+    """
+
+    title = "late-witness"
+
+    def tell(self) -> None:
+        """See ``Story``."""
+        here, _ = self.two_hosts()
+        self.until("no report", lambda: self.report(here))
+        self.do(self.world.switch_off, here)
+        slow = self.stage.hold(self.agent(here), "witness_write")
+        self.boot(here)
+        self.caught(slow)
+        self.do(self.world.switch_off, here)
+        slow.release()
+        self.boot(here)
+        born = here.boot_id()
+        self.until("no report", lambda: self.report(here).get("boot_id") == born)
+        self.pause(*LEADER_S)
+
+
 class Newcomer(Story):
     """A host that nobody expected starts, and ZooKeeper is out of its reach."""
 
@@ -231,6 +255,7 @@ ALL: tuple[type[Story], ...] = (
     NewSession,
     NodeMissing,
     SealedHost,
+    LateWitness,
     Newcomer,
     UnseenNewcomer,
     ExpungedAlive,
