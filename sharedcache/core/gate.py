@@ -401,8 +401,9 @@ def _report(view: NodeView, report: Report, facts: GateFacts) -> Iterator[Reason
             Closes.ALL,
             node,
             f"{node} reported as {report.incarnation} but has {has} on the storage: "
-            "its agent restarted and has not reported since, another agent has the same "
-            "[agent] node, or a write of before a reset landed late (restart the agent)",
+            "its agent restarted and has not reported since, another agent has the "
+            "same [agent] node, or a write of before a reset landed late (restart the "
+            "agent)",
         )
     if schemas.row(report.schema_version) is None:
         yield Reason(
