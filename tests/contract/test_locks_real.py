@@ -406,6 +406,73 @@ def test_helper_starts_quickly() -> None:
     eventually(starts, _SOON_S, "a start in less than 150 ms")
 
 
+@pytest.mark.parametrize("flags", [("-I", "-S"), ()], ids=["shipped", "counted"])
+def test_helper_answers_each_line_and_ends_with_its_input(
+    tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    """One answer a line, in order; at the end of the input it ends, and so its lock.
+
+    Without the flags it has the environment's packages, and `make coverage` sees
+    what it runs.
+    """
+    world = RealLocks(tmp_path / "locks")
+    with subprocess.Popen(
+        [sys.executable, *flags, str(_HELPER), str(world.lock_dir)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    ) as process:
+        to, answers = process.stdin, process.stdout
+        assert to is not None
+        assert answers is not None
+
+        def ask(line: str) -> str:
+            to.write(line + "\n")
+            return answers.readline().split()[0]
+
+        assert answers.readline() == "ready\n"
+        assert ask(f"probe {NAME}") == "free"
+        assert ask("renew 60") == "none"
+        assert ask("drop") == "none"
+        assert ask(f"take 0 60 {NAME}") == "held"
+        assert ask(f"probe {NAME}") == "held"
+        assert ask(f"take 0 60 {OTHER}") == "busy"
+        assert ask("renew 60") == "renewed"
+        assert ask("drop") == "dropped"
+        assert ask(f"probe {NAME}") == "free"
+        with world.nova_holds(NAME):
+            assert ask(f"take 0.05 60 {NAME}") == "busy"
+            assert ask(f"probe {NAME}") == "held"
+        os.mkfifo(world.path("fifo"))
+        assert ask("take 0 60 fifo") == "error"
+        world.path("loop").symlink_to("nova-loop")
+        assert ask("probe loop") == "error"
+        assert ask(f"take 0 60 {NAME}") == "held"
+        assert not world.nova_could(NAME)
+        to.close()
+        assert process.wait(_SOON_S) == 0
+    assert world.nova_could(NAME)
+
+
+def test_helper_that_nobody_hears_ends_quietly(tmp_path: Path) -> None:
+    """A parent that is gone before the first answer is no failure."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, str(_HELPER), str(tmp_path)],
+            stdin=subprocess.DEVNULL,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            timeout=_SOON_S,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def _children(pid: int) -> list[int]:
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii")
     return [int(child) for child in text.split()]
