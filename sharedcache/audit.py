@@ -91,8 +91,12 @@ def riding(transaction: Sequence[Operation], acts: Iterable[Act]) -> list[Operat
         for part in parts(act):
             (written,) = operations([part])
             if _size(written) > room:
+                missed = len(part.subjects) + len(part.together)
                 short = replace(
-                    part, subjects=(), left_off=part.left_off + len(part.subjects)
+                    part,
+                    subjects=(),
+                    together=(),
+                    left_off=part.left_off + missed,
                 )
                 (written,) = operations([short])
             room -= _size(written)

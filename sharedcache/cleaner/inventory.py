@@ -10,7 +10,7 @@ from sharedcache.cleaner.finalize import RefusedError
 from sharedcache.cleaner.observe import Observed, Observer
 from sharedcache.cleaner.trail import doer, tell
 from sharedcache.cleaner.world import Leadership
-from sharedcache.core.acts import Act, Deed, Signature, Subject
+from sharedcache.core.acts import Act, Deed, Signature, upon
 from sharedcache.core.inventory import (
     Inventory,
     OldName,
@@ -118,12 +118,10 @@ def acknowledge(
         if not wanted and isinstance(observed.seen.facts.inventory, Inventory):
             return []
         coordination = observer.coordination
-        act = Act(
-            Deed.ACKNOWLEDGED,
-            by.doer,
-            by.when,
-            "raw-id names that appeared after finalization",
-            tuple(Subject(one.name) for one in wanted),
+        why = "raw-id names that appeared after finalization"
+        act = upon(
+            Act(Deed.ACKNOWLEDGED, by.doer, by.when, why),
+            [one.name for one in wanted],
         )
         audit.prepare(coordination)
         write = inventory.writing(

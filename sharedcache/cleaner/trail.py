@@ -21,6 +21,7 @@ from sharedcache.core.acts import (
     Doer,
     Subject,
     rows,
+    spread,
     subjects_of,
 )
 from sharedcache.core.model import ManifestEntry, Unreadable
@@ -112,9 +113,9 @@ def entry_acts(leadership: Leadership, what: Changes, because: Because) -> list[
 
 
 def tell(journal: Journal, acts: Iterable[Act]) -> None:
-    """Tell acts in the log, a line for each of their subjects."""
+    """Tell acts in the log, a line for each of their subjects and names."""
     for act in acts:
-        for row in rows(act):
+        for row in rows(spread(act)):
             journal.event("audit", **row)
 
 

@@ -17,9 +17,14 @@ from sharedcache.core.model import NANOSECONDS, EntryState, ManifestEntry
 MAX_PART_BYTES = 120_000
 """About the largest record of the trail; an act with more subjects is split."""
 
+LISTED = 20
+"""An order on more names than this is one row of history, and counts as one."""
+
 _MAX_TEXT = 500
 _MAX_NAME = 300
 _SUBJECT_BYTES = 64
+_NAME_BYTES = 3
+_FIRST = 3
 _SUBJECT_FIELDS = 4
 
 
@@ -112,6 +117,8 @@ class Act:
     ``why`` names the rule; ``plan`` is the digest of the plan whose step it
     was, ``round`` the round by which it was judged; ``asked`` is what a refusal
     refused.  ``left_off`` counts subjects for which there was no room.
+    ``together`` are names instead of subjects, which share one row: a row each
+    would push all other acts out of the trail.
     """
 
     deed: str
@@ -123,6 +130,7 @@ class Act:
     round: int | None = None
     asked: str | None = None
     left_off: int = 0
+    together: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -130,12 +138,35 @@ class Act:
         return max(1, len(self.subjects))
 
 
+def upon(act: Act, names: Sequence[str]) -> Act:
+    """Return an order with the names that it was given for, however many."""
+    if len(names) > LISTED:
+        return replace(act, together=tuple(names))
+    return replace(act, subjects=tuple(Subject(name) for name in names))
+
+
+def spread(act: Act) -> Act:
+    """Return an act with a subject for each of its names, as the log tells it."""
+    alone = tuple(Subject(name) for name in act.together)
+    return replace(act, subjects=(*act.subjects, *alone), together=())
+
+
+def concerning(act: Act, name: str) -> Act:
+    """Return an act as the history of one name tells it."""
+    if name not in act.together:
+        return act
+    return replace(act, subjects=(Subject(name),), together=())
+
+
 def rows(act: Act) -> Iterator[dict[str, object]]:
     """Give an act as flat rows with stable keys, one for each subject.
 
     The log and ``history`` show the same keys.  An act without a subject is
-    one row; so are the subjects that were left off.
+    one row; so are the subjects that were left off, and names ``together``.
     """
+    if act.together:
+        yield _row(act, None, _summary(act))
+        return
     for subject in act.subjects:
         yield _row(act, subject, act.why)
     if not act.subjects and not act.left_off:
@@ -143,6 +174,14 @@ def rows(act: Act) -> Iterator[dict[str, object]]:
     if act.left_off:
         more = f"{act.left_off} more, which only the log names"
         yield _row(act, None, f"{act.why}; {more}" if act.why else more)
+
+
+def _summary(act: Act) -> str:
+    """Say of how many names an act tells, and name the first few."""
+    count, first = len(act.together), ", ".join(act.together[:_FIRST])
+    more = f" and {count - _FIRST} more" if count > _FIRST else ""
+    said = f"{count} names: {first}{more}"
+    return f"{act.why}; {said}" if act.why else said
 
 
 def _row(act: Act, subject: Subject | None, why: str) -> dict[str, object]:
@@ -165,14 +204,26 @@ def _row(act: Act, subject: Subject | None, why: str) -> dict[str, object]:
 
 def parts(act: Act) -> Iterator[Act]:
     """Split an act with many subjects, so that each part fits one record."""
+    if act.together:
+        for piece in _pieces(act.together, _NAME_BYTES):
+            yield replace(act, together=act.together[piece])
+        return
+    *most, last = _pieces([one.name for one in act.subjects], _SUBJECT_BYTES)
+    for piece in most:
+        yield replace(act, subjects=act.subjects[piece], left_off=0)
+    yield replace(act, subjects=act.subjects[last])
+
+
+def _pieces(names: Sequence[str], more: int) -> Iterator[slice]:
+    """Cut names so that each piece fits one record, ``more`` bytes beside each."""
     room, first = MAX_PART_BYTES, 0
-    for index, subject in enumerate(act.subjects):
-        size = _SUBJECT_BYTES + len(_said(subject.name, _MAX_NAME).encode())
+    for index, name in enumerate(names):
+        size = more + len(_said(name, _MAX_NAME).encode())
         if size > room:
-            yield replace(act, subjects=act.subjects[first:index], left_off=0)
+            yield slice(first, index)
             room, first = MAX_PART_BYTES, index
         room -= size
-    yield replace(act, subjects=act.subjects[first:])
+    yield slice(first, len(names))
 
 
 def _said(text: str, most: int) -> str:
@@ -182,6 +233,7 @@ def _said(text: str, most: int) -> str:
 
 def act_to_record(act: Act) -> dict[str, object]:
     """Turn an act into a map; texts are cut where they are too long."""
+    together = [_said(name, _MAX_NAME) for name in act.together]
     return {
         "act": str(act.deed),
         "by": str(act.doer.by),
@@ -197,6 +249,8 @@ def act_to_record(act: Act) -> dict[str, object]:
             [_said(s.name, _MAX_NAME), s.entry, s.size, s.last_use_s]
             for s in act.subjects
         ],
+        # Left out where it is empty, as a release that does not know it writes.
+        **({"together": together} if together else {}),
     }
 
 
@@ -216,6 +270,7 @@ def act_from_record(values: Mapping[str, object]) -> Act:
         round=_number(values, "round"),
         asked=_text(values, "asked"),
         left_off=_number(values, "left_off") or 0,
+        together=_together(values),
     )
 
 
@@ -235,6 +290,12 @@ def _number(values: Mapping[str, object], key: str) -> int | None:
 
 def _text(values: Mapping[str, object], key: str) -> str | None:
     return None if values.get(key) is None else Fields(values).text(key)
+
+
+def _together(values: Mapping[str, object]) -> tuple[str, ...]:
+    if "together" not in values:
+        return ()
+    return Fields(values).texts("together")
 
 
 def _subject(item: object) -> Subject:

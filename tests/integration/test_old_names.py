@@ -14,11 +14,12 @@ import pytest
 from click.testing import CliRunner
 
 from sharedcache import audit, inventory, ledger
+from sharedcache.cleaner import trail
 from sharedcache.cleaner.finalize import RefusedError, finalize
 from sharedcache.cleaner.inventory import acknowledge
 from sharedcache.cleaner.service import CleanerService
 from sharedcache.cli.main import cli
-from sharedcache.core.acts import Act, Deed
+from sharedcache.core.acts import LISTED, Act, Deed
 from sharedcache.core.gate import Code
 from sharedcache.core.inventory import ANY, Inventory
 from sharedcache.core.model import Unreadable
@@ -123,6 +124,47 @@ def test_a_raw_id_file_that_appears_closes_the_gate_until_acknowledged(
     assert [one.name for one in act.subjects] == [strange.name]
     assert act.doer == OPERATOR.doer
     assert acknowledge(site.observer(), None, OPERATOR) == []
+
+
+def test_many_names_are_one_row_of_the_trail(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trail keeps so many rows: one order must not push the rest out of it."""
+    monkeypatch.setattr(trail, "TEND_S", 0.0)
+    monkeypatch.setenv("SHAREDCACHE_BASE", str(site.base))
+    monkeypatch.setenv("SHAREDCACHE_ZOOKEEPER", site.address)
+    monkeypatch.setenv("SHAREDCACHE_CLUSTER", site.cluster)
+    agent, cleaner = site.agent("n1"), site.cleaner("c1", SLOW)
+    publish(agent)
+    passes(cleaner, agent)
+    names = sorted(site.file(image_id()).name for _ in range(LISTED + 1))
+    word = cleaner.world.coordination
+    before = audit.read_mark(word).acts
+    assert acknowledge(site.observer(), None, OPERATOR) == names
+
+    def history(*words: str) -> Any:
+        done = CliRunner().invoke(cli, ["history", *words, "-f", "json"])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    (row,) = history("--act", "acknowledged")
+    assert f"{len(names)} names: {names[0]}" in row["why"]
+    for name in (names[0], names[-1]):
+        (row,) = history(name, "--act", "acknowledged")
+        assert (row["name"], row["who"]) == (name, OPERATOR.who)
+        assert history(name, "--limit", "1", "--act", "acknowledged") == [row]
+    assert history(image_id()) == []
+    settle(agent, cleaner, until=lambda: told(cleaner), what="it stands in the log")
+    assert told(cleaner) == names
+    taken = sum(act.count for act in acts(word, Deed.QUARANTINED))
+    assert audit.read_mark(word).acts <= before + 1 + taken
+
+
+def told(cleaner: CleanerService) -> list[object]:
+    """Name what was acknowledged according to a cleaner's log."""
+    journal: Any = cleaner.world.journal
+    found = [fields for name, fields in journal.events if name == "audit"]
+    return [one["name"] for one in found if one["act"] == Deed.ACKNOWLEDGED]
 
 
 def test_between_whole_passes_the_last_scan_counts(site: Site) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sharedcache import audit
 from sharedcache.core import codec
 from sharedcache.core.acts import (
+    LISTED,
     MAX_PART_BYTES,
     Act,
     By,
@@ -22,9 +23,12 @@ from sharedcache.core.acts import (
     act_to_record,
     as_written,
     changes,
+    concerning,
     parts,
     rows,
+    spread,
     subjects_of,
+    upon,
 )
 from sharedcache.core.model import Baseline, EntryState, ManifestEntry, Unreadable
 from sharedcache.core.names import leaf_of
@@ -122,6 +126,53 @@ def test_an_act_without_subjects_is_one_part_and_one_row() -> None:
     assert act.count == 1
 
 
+NAMES = [f"{n:08x}-0000-4000-8000-{n:012x}" for n in range(10_000)]
+
+
+def test_an_order_on_ten_thousand_names_is_a_few_rows_and_loses_none() -> None:
+    """The trail counts rows: one order must not push everything else out of it."""
+    order = Act(Deed.ACKNOWLEDGED, CLEANER, 1.0, "appeared")
+    transaction = audit.riding([], [upon(order, NAMES)])
+    data = [one.data for one in transaction if isinstance(one, Append)]
+    written = [act_from_bytes(one) for one in data]
+    assert sum(act.count for act in written) == len(written) < 5
+    assert [name for act in written for name in act.together] == NAMES
+    assert max(map(len, data)) < MAX_PART_BYTES + 2000
+    (row,) = rows(written[0])
+    count = len(written[0].together)
+    assert row["name"] is None
+    assert row["why"] == (
+        f"appeared; {count} names: {', '.join(NAMES[:3])} and {count - 3} more"
+    )
+
+
+def test_each_name_of_an_order_on_many_is_in_the_log_and_found_in_history() -> None:
+    """The log has them all; the history of one name tells of it, by its name."""
+    act = upon(Act(Deed.ACKNOWLEDGED, CLEANER, 1.0, "appeared"), NAMES[: LISTED + 1])
+    assert [row["name"] for row in rows(spread(act))] == NAMES[: LISTED + 1]
+    (row,) = rows(concerning(act, NAMES[LISTED]))
+    assert (row["name"], row["why"]) == (NAMES[LISTED], "appeared")
+    assert concerning(act, D) == act
+
+
+def test_an_order_on_few_names_is_a_row_for_each() -> None:
+    """Where they push nothing out, names are told one by one."""
+    act = upon(Act(Deed.ACKNOWLEDGED, CLEANER, 1.0), NAMES[:LISTED])
+    assert act.subjects == tuple(Subject(name) for name in NAMES[:LISTED])
+    assert act.count == LISTED
+    assert spread(act) == act
+
+
+def test_names_for_which_a_transaction_has_no_room_are_counted() -> None:
+    """Nobody takes a shortened order for the whole."""
+    order = upon(Act(Deed.ACKNOWLEDGED, CLEANER, 1.0), NAMES)
+    full = audit.riding([Set("m", b"x" * 800_000, 1)], [order])
+    acts = [act_from_bytes(o.data) for o in full if isinstance(o, Append)]
+    assert _bytes(full) < audit.MAX_TRANSACTION_BYTES
+    assert 0 < sum(len(act.together) for act in acts) < len(NAMES)
+    assert sum(len(act.together) + act.left_off for act in acts) == len(NAMES)
+
+
 def test_what_a_later_release_adds_is_no_error() -> None:
     """Keys, words and columns that this release does not know are left alone."""
     record = act_to_record(an_act(Subject(D, A, 1, 2)))
@@ -145,6 +196,8 @@ def test_what_a_later_release_adds_is_no_error() -> None:
         {"subjects": ["name"]},
         {"epoch": "3"},
         {"act": None},
+        {"together": D},
+        {"together": [7]},
     ],
 )
 def test_damage_is_an_error_of_the_record(values: dict[str, object]) -> None:

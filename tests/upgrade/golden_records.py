@@ -133,6 +133,13 @@ ACT = acts.Act(
     asked="purge",
     left_off=1,
 )
+ACT_ON_MANY = acts.Act(
+    "acknowledged",
+    acts.Doer("operator", "me@desk"),
+    1.5,
+    "appeared",
+    together=(RAW_ID, RAW_ID.replace("0", "1")),
+)
 PUBLISHED = digests.Published(
     D1.hex(), 2**64 - 1, 7, digests.Digest.parse(f"sha256:{'0' * 64}")
 )
@@ -321,6 +328,11 @@ KINDS: Mapping[str, Kind] = {
         lambda data: ledger.approval_of(Record(data, 0), 10**18),
     ),
     "act": Kind(ACT, lambda: codec.pack(acts.act_to_record(ACT)), acts.act_from_bytes),
+    "act-on-many": Kind(
+        ACT_ON_MANY,
+        lambda: codec.pack(acts.act_to_record(ACT_ON_MANY)),
+        acts.act_from_bytes,
+    ),
     "trail": Kind(
         audit.Mark(3, 9, 6, 0),
         lambda: audit.mark_data(audit.Mark(3, 9, 6, 0)),

@@ -16,7 +16,7 @@ import click
 from sharedcache import audit
 from sharedcache.cli import amounts, output
 from sharedcache.cli.base import Given, common_options, connected, pass_given
-from sharedcache.core.acts import By, Deed, rows
+from sharedcache.core.acts import By, Deed, concerning, rows
 from sharedcache.core.model import Unreadable
 
 if TYPE_CHECKING:
@@ -104,26 +104,27 @@ def _chosen(
     mark = audit.read_mark(coordination)
     if limit is None:
         for told in audit.forward(coordination, mark.oldest, mark.seen):
-            yield from (row for row in _rows(told) if row in wanted)
+            yield from (row for row in _rows(told, wanted.name) if row in wanted)
         return
     newest: deque[Data] = deque()
     backward = (
         row
         for told in audit.backward(coordination, mark)
-        for row in reversed(_rows(told))
+        for row in reversed(_rows(told, wanted.name))
         if row in wanted
     )
     newest.extendleft(islice(backward, limit))
     yield from newest
 
 
-def _rows(told: audit.Told) -> list[Data]:
+def _rows(told: audit.Told, name: str | None = None) -> list[Data]:
     """Give an act's rows; one that cannot be read is a row that says so."""
     if isinstance(told.act, Unreadable):
         act = "newer" if told.act.newer else "unreadable"
         blank: Data = dict.fromkeys(_KEYS)
         return [blank | {"number": told.number, "act": act, "why": told.act.why}]
-    return [{"number": told.number, **row} for row in rows(told.act)]
+    about = told.act if name is None else concerning(told.act, name)
+    return [{"number": told.number, **row} for row in rows(about)]
 
 
 _KEYS = (
