@@ -349,10 +349,7 @@ def _least_age_s(policy: CleanerPolicy, name: str) -> float:
 
 
 def _check_presence(policy: CleanerPolicy, seen: Observation) -> None:
-    for view in seen.facts.nodes:
-        report = view.report
-        if not isinstance(report, Report):
-            raise PlanRejectedError(f"{view.node} has no readable report")
+    for view, report in zip(seen.facts.nodes, _reports(seen), strict=True):
         if report.failures:
             raise PlanRejectedError(f"{view.node} is degraded")
         gone = not view.member and not report.sealed

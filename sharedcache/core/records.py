@@ -174,8 +174,6 @@ def unpack(data: bytes) -> Mapping[str, object]:
         values = msgpack.unpackb(data, strict_map_key=True)
     except (ValueError, msgpack.UnpackException) as error:
         raise RecordError(f"the record is not msgpack ({error})") from error
-    except RecursionError as error:
-        raise RecordError("the record is nested too deeply") from error
     if not isinstance(values, Mapping):
         raise RecordError("the record is not a map")
     return values

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sharedcache.core.ports import (
     FencedError,
     NameMissingError,
+    NotEmptyStorageError,
     OutcomeUnknownError,
     StorageError,
 )
@@ -19,6 +21,7 @@ from tests.contract.storage_world import IMAGE, LEAF, OTHER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from sharedcache.adapters.storage import DirectoryStorage
@@ -157,6 +160,91 @@ def test_stale_directory_of_a_move(
     with pytest.raises(FencedError if deposed else NameMissingError):
         storage.epoch_move(1, LEAF, 2, "x")
     assert storage.epoch_list(1) == [LEAF]
+
+
+def test_an_error_of_a_move_that_is_no_fence(
+    world: RealWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a full disk nor a lost answer says that an entry or an epoch is gone."""
+    storage = _prepare(world)
+    storage.epoch_make(2)
+
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "rename", failing)
+    number = errno.ENOSPC
+    with pytest.raises(StorageError) as caught:
+        storage.epoch_move(1, LEAF, 2, "x")
+    assert (type(caught.value), caught.value.errno) == (StorageError, number)
+    number = errno.EIO
+    with pytest.raises(OutcomeUnknownError):
+        storage.epoch_move(1, LEAF, 2, "x")
+
+
+@pytest.mark.parametrize("to", [1, 2])
+def test_an_epoch_that_cannot_be_opened_is_not_gone(
+    world: RealWorld, monkeypatch: pytest.MonkeyPatch, to: int
+) -> None:
+    """An error of the storage deposes nobody, and loses no entry."""
+    storage = _prepare(world)
+    storage.epoch_make(2)
+    real = os.open
+
+    def failing(path: str, *args: Any, **options: Any) -> int:
+        if path == "1":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", failing)
+    with pytest.raises(StorageError) as caught:
+        storage.epoch_move(3 - to, LEAF, to, "x")
+    assert (type(caught.value), caught.value.errno) == (StorageError, errno.EIO)
+
+
+def test_entries_by_another_number(
+    world: RealWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """POSIX lets rmdir say EEXIST of a directory that is not empty."""
+    storage = _prepare(world)
+
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+    monkeypatch.setattr(os, "rmdir", failing)
+    with pytest.raises(NotEmptyStorageError):
+        storage.epoch_remove(1)
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_an_epoch_that_is_being_sealed_is_not_lost(
+    world: RealWorld, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """A name that goes while it is listed is listed again; never left out."""
+    storage = _prepare(world)
+    path = world.base / ".sharedcache/epochs/2"
+    left = times
+    real = os.scandir
+
+    def racing(descriptor: int) -> AbstractContextManager[list[os.DirEntry[str]]]:
+        nonlocal left
+        if left:
+            path.mkdir()
+        else:
+            path.touch()
+        with real(descriptor) as listing:
+            entries = list(listing)
+        if left:
+            left -= 1
+            path.rmdir()
+        return nullcontext(entries)
+
+    monkeypatch.setattr(os, "scandir", racing)
+    if times == 1:
+        assert storage.epochs() == {1: False, 2: True}
+    else:
+        with pytest.raises(StorageError, match="too fast"):
+            storage.epochs()
 
 
 def test_change_that_may_not_last_is_unknown(

@@ -24,6 +24,7 @@ from sharedcache.core.model import (
 from sharedcache.core.plan import Observation, Plan, Renewing
 from sharedcache.core.planner import make_plan
 from sharedcache.core.policy import CleanerPolicy, MissingNodes
+from sharedcache.core.schema import SCHEMAS, SchemaTable, SchemaVersion
 from tests.property.strategies import (
     CLUSTER,
     D1,
@@ -150,6 +151,20 @@ def test_a_kernel_under_its_raw_id_whose_digest_is_used() -> None:
 def test_a_node_in_doubt(plan: Plan, node: Any, words: str) -> None:
     """No step is allowed while one node has not spoken, or speaks the old way."""
     _rejects(words, plan, replace(SEEN, facts=facts(view(report("n0")), node)))
+
+
+@pytest.mark.parametrize("plan", [TAKE, PURGE])
+def test_a_naming_that_the_finalized_schema_does_not_ask_for(plan: Plan) -> None:
+    """Once a later schema asks for other names, the newest ones of today are old."""
+    last = SCHEMAS.rows[-1]
+    other = SchemaVersion(3, "x", last.reads, KernelNaming.RAW_ID, cleaning=True)
+    node = view(report(schema_version=3))
+    changes = {"schemas": SchemaTable((*SCHEMAS.rows, other)), "finalized_schema": 3}
+    _rejects(
+        "n1 uses another kernel naming",
+        plan,
+        replace(SEEN, facts=facts(node, **changes)),
+    )
 
 
 def test_a_plan_that_contradicts_its_own_gate() -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from sharedcache.core import brakecodec, codec
 from sharedcache.core import shrink as module
+from sharedcache.core.codec import RecordError
 from sharedcache.core.gate import Closes, Code, NodeView
 from sharedcache.core.model import ManifestBatch, Unreadable, Uses
 from sharedcache.core.plan import Observation, Remembered, Shrink, Why
@@ -238,6 +240,22 @@ def test_a_memory_that_cannot_be_read_is_a_brake() -> None:
     assert [(r.code, r.subject) for r in plan.gate.reasons] == [(Code.BRAKE, "memory")]
     assert make_plan(POLICY, replace(seen, approved=plan.digest)).take
     assert remember(seen, ()) == {"n1": Remembered(0, frozenset())}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        ["n1", 1, b"sevenkey", None, 0],
+        ["n1", 1, "sixkey", None, 0],
+        ["n1", 1, b"sixkey", None],
+        "n1",
+    ],
+)
+def test_a_damaged_memory_is_refused(row: object) -> None:
+    """Keys that are cut short would be those of other files."""
+    record = {**brakecodec.memory_to_record({}), "nodes": [row]}
+    with pytest.raises(RecordError):
+        brakecodec.memory_from_record(codec.unpack(codec.pack(record)))
 
 
 def test_a_shrink_is_told_with_its_numbers() -> None:
