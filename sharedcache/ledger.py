@@ -512,9 +512,13 @@ class Tombstone:
 
     def covers(self, witness: Witness) -> bool:
         """Whether a witness is still the one that was there then."""
-        if witness.incarnation is None:
+        return self.bears(witness.incarnation)
+
+    def bears(self, incarnation: Incarnation | None) -> bool:
+        """Whether its witness was of this incarnation, ``None`` for an unreadable."""
+        if incarnation is None:
             return self.unreadable
-        return witness.incarnation == self.incarnation
+        return incarnation == self.incarnation
 
 
 @dataclass(frozen=True, slots=True)

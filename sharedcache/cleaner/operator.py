@@ -21,6 +21,7 @@ from sharedcache.core.ports import (
     Create,
     Delete,
     Operation,
+    Record,
     Set,
     Storage,
 )
@@ -176,32 +177,95 @@ def expect(coordination: Coordination, node: str, by: Signature) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class Expunged:
+    """A node off the roster: since when, in seconds since 1970, and by whom.
+
+    ``who`` is ``None`` if the trail does not tell any more.  ``changed`` tells that
+    it was this order which did it.
+    """
+
+    since: float
+    who: str | None
+    changed: bool = False
+
+
+def expunged(
+    coordination: Coordination, storage: Storage, node: str
+) -> Expunged | None:
+    """Tell of a node that is expunged already, where expunging again does nothing.
+
+    ``None`` for any other: an agent that registered there since, or left another
+    witness, is a new trace, and only another order takes it off.
+    """
+    incarnation = _witnessed(storage, node)
+    coordination.sync()
+    record = coordination.get(ledger.node_path(node))
+    return _already(coordination, node, record, incarnation)
+
+
+def _witnessed(storage: Storage, node: str) -> Incarnation | Unreadable | None:
+    """Return the incarnation of a node's witness; ``None`` if it has none."""
+    witness = storage.witness_read(node)
+    if witness is None:
+        return None
+    data = witness[0]
+    return codec.readable(lambda: codec.incarnation_from_record(codec.from_text(data)))
+
+
+def _already(
+    coordination: Coordination,
+    node: str,
+    record: Record | None,
+    incarnation: Incarnation | Unreadable | None,
+) -> Expunged | None:
+    tombstone = ledger.roster_of([(node, record)]).expunged.get(node)
+    if tombstone is None:
+        return None
+    readable = None if isinstance(incarnation, Unreadable) else incarnation
+    if incarnation is not None and not tombstone.bears(readable):
+        # An agent ran there since.
+        return None
+    if coordination.get(ledger.member_path(node)) is not None:
+        return None
+    when = tombstone.expunged_at
+    return Expunged(when, _by_whom(coordination, node, when))
+
+
+def _by_whom(coordination: Coordination, node: str, when: float) -> str | None:
+    """Look in the trail for whoever expunged a node at that time."""
+    for told in audit.backward(coordination, audit.read_mark(coordination)):
+        act = told.act
+        if isinstance(act, Unreadable) or act.deed != Deed.EXPUNGED:
+            continue
+        if act.when == when and Subject(node) in act.subjects:
+            return act.doer.who
+    return None
+
+
 def expunge(
     coordination: Coordination, storage: Storage, node: str, by: Signature
-) -> None:
+) -> Expunged:
     """Take a node off the roster; its tombstone stays.
 
     The caller has the operator's word that the host is off: a host that runs
     on loses every guarantee.  The tombstone bears the incarnation of the node's
-    witness, so that an agent that starts there again is noticed.  Raises
-    ``RefusedError`` for a
-    live node, or one of which there is no trace; the transaction itself checks
-    that the node is not registered.
+    witness, so that an agent that starts there again is noticed.  Writes nothing
+    if that is so already.  Raises ``RefusedError`` for a live node, or one of
+    which there is no trace; the transaction itself checks that the node is not
+    registered.
     """
-    witness = storage.witness_read(node)
+    incarnation = _witnessed(storage, node)
     coordination.sync()
     record = coordination.get(ledger.node_path(node))
-    if record is None and witness is None:
+    if record is None and incarnation is None:
         raise RefusedError(
             f"{node} is not on the roster and left no witness: `sharedcache node "
             "list` names the nodes that are"
         )
-    incarnation: Incarnation | Unreadable | None = None
-    if witness is not None:
-        data = witness[0]
-        incarnation = codec.readable(
-            lambda: codec.incarnation_from_record(codec.from_text(data))
-        )
+    already = _already(coordination, node, record, incarnation)
+    if already is not None:
+        return already
     before = b"" if record is None else record.data
     tombstone = ledger.tombstone_data(node, incarnation, by.when, before)
     registration, path = ledger.member_path(node), ledger.node_path(node)
@@ -227,3 +291,4 @@ def expunge(
         raise CoordinationError(
             f"{node}'s record changed meanwhile: look at it and try again"
         ) from error
+    return Expunged(by.when, by.who, changed=True)

@@ -71,6 +71,16 @@ def some(names: Iterable[str], in_all: int | None = None) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
+def moment(when: float) -> str:
+    """Spell a time, in seconds since 1970, in UTC."""
+    try:
+        made = datetime.fromtimestamp(when, UTC)
+    except (OverflowError, ValueError, OSError):
+        # A clock that was wrong by ages.
+        return f"{when:.0f}"
+    return f"{made:%Y-%m-%d %H:%M:%S}"
+
+
 def gate_word(data: Data) -> Text:
     """Say in a few words what the gate lets through."""
     if data["purge_open"]:

@@ -353,8 +353,14 @@ def test_an_operators_words_by_the_command_line(cluster: Cluster) -> None:
     assert "node-unreported" in cluster.gate_codes()
     assert cluster.run("node", "expunge", "n2").code == 3
     assert cluster.run("node", "expect", "bad/name").code == 2
-    cluster.ask("node", "expunge", "n2", "--yes")
+    done = cluster.ask("node", "expunge", "n2", "--yes")
+    assert (done["expunged"], done["changed"]) == ("n2", True)
     assert cluster.gate_codes() == set()
+    # Nobody is asked again.
+    assert cluster.ask("node", "expunge", "n2") == {**done, "changed": False}
+    told = cluster.run("node", "expunge", "n2")
+    assert re.search(r"n2 is expunged already, since 20.* UTC, by .*@", told.out)
+    assert len(cluster.ask("history", "--act", "expunged")) == 1
     assert cluster.run("node", "expunge", "n1", "--yes").code == 3
     agent.kill()
 

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from sharedcache import audit
+from sharedcache import audit, ledger
 from sharedcache.cleaner import operator
 from sharedcache.cleaner.finalize import RefusedError
-from sharedcache.core.acts import Act, Deed
+from sharedcache.core.acts import Act, Deed, Signature, Subject
 from sharedcache.core.gate import Code
 from sharedcache.core.plan import Why
 from sharedcache.core.planner import make_plan
+from sharedcache.core.ports import Coordination, Create, Delete
 from tests.support.inprocess import FAST, OPERATOR, Site, gate_codes, image_id, settle
 
 pytestmark = pytest.mark.timeout(90)
@@ -132,6 +133,64 @@ def test_only_a_node_that_is_not_live_can_be_expunged(site: Site) -> None:
         until=lambda: bool(cleaner.harvest.purged.names),
         what="it is purged without the lost node",
     )
+
+
+def _told(word: Coordination) -> tuple[list[str], int]:
+    """Return who expunged nodes, by the trail, and n2's record's version."""
+    acts = [told.act for told in audit.forward(word, 0, 0)]
+    who = [a.doer.who for a in acts if isinstance(a, Act) and a.deed == Deed.EXPUNGED]
+    record = word.get(ledger.node_path("n2"))
+    return who, -1 if record is None else record.version
+
+
+def test_an_expunged_node_is_expunged_once(site: Site) -> None:
+    """The second order writes nothing and tells of the first, if the trail knows it."""
+    word, storage = site.session("operator"), site.storage()
+    lost, other = site.agent("n2"), Signature("other@desk", 2.0)
+    settle(lost, until=lambda: lost.publisher.published is not None, what="a report")
+    assert operator.expunged(word, storage, "n2") is None
+    lost.finish()
+    assert operator.expunged(word, storage, "n2") is None
+    done = operator.expunge(word, storage, "n2", OPERATOR)
+    assert done == operator.Expunged(OPERATOR.when, OPERATOR.who, changed=True)
+    before = _told(word)
+    again = operator.expunge(word, storage, "n2", other)
+    assert again == operator.Expunged(OPERATOR.when, OPERATOR.who)
+    assert operator.expunged(word, storage, "n2") == again
+    assert _told(word) == before
+    # Its witness is removed by hand, and the trail has dropped the act.
+    (site.base / ".sharedcache" / "nodes" / "n2").unlink()
+    acts = [f"{audit.TRAIL}/{name}" for name in word.children(audit.TRAIL)]
+    word.commit([Delete(path, None) for path in acts])
+    # What it has is of another time.
+    earlier = Act(Deed.EXPUNGED, other.doer, 0.5, subjects=(Subject("n2"),))
+    audit.record(word, [earlier])
+    known = operator.expunge(word, storage, "n2", other)
+    assert known == operator.Expunged(OPERATOR.when, None)
+
+
+def test_a_node_that_left_a_new_trace_is_expunged_again(site: Site) -> None:
+    """A new witness, or a registration, is no node that is expunged already."""
+    word, storage = site.session("operator"), site.storage()
+    first = site.agent("n2")
+    settle(first, until=lambda: first.publisher.published is not None, what="a report")
+    first.finish()
+    operator.expunge(word, storage, "n2", OPERATOR)
+    word.commit([Create(ledger.member_path("n2"), b"")])
+    assert operator.expunged(word, storage, "n2") is None
+    with pytest.raises(RefusedError, match="n2 is live"):
+        operator.expunge(word, storage, "n2", OPERATOR)
+    word.commit([Delete(ledger.member_path("n2"), None)])
+    assert operator.expunged(word, storage, "n2") is not None
+    site.agent("n2")
+    gate = make_plan(FAST, site.observer().observe(scan=False).seen).gate
+    assert (Code.UNROSTERED_NODE, "n2") in {(r.code, r.subject) for r in gate.reasons}
+    assert operator.expunge(word, storage, "n2", OPERATOR).changed
+    gate = make_plan(FAST, site.observer().observe(scan=False).seen).gate
+    assert Code.UNROSTERED_NODE not in {r.code for r in gate.reasons}
+    assert operator.expunged(word, storage, "n2") is not None
+    operator.expect(word, "n2", OPERATOR)
+    assert operator.expunge(word, storage, "n2", OPERATOR).changed
 
 
 def test_an_expunged_node_that_comes_back_says_so_and_joins_anew(site: Site) -> None:

@@ -7,14 +7,13 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sharedcache import audit
-from sharedcache.cli import amounts, output
+from sharedcache.cli import amounts, output, views
 from sharedcache.cli.base import Given, common_options, connected, pass_given
 from sharedcache.core.acts import By, Deed, concerning, rows
 from sharedcache.core.model import Unreadable
@@ -173,7 +172,7 @@ def _told(row: Mapping[str, Any]) -> tuple[str, str, str]:
         why = f"{row['asked']}: {why}"
     if row["plan"] and not why:
         why = f"plan {row['plan'][:12]}"
-    return "-" if when is None else _at(when), size, why
+    return "-" if when is None else views.moment(when), size, why
 
 
 def _who(row: Mapping[str, Any]) -> str:
@@ -184,12 +183,3 @@ def _who(row: Mapping[str, Any]) -> str:
             return f"node {row['who']}"
         case _:
             return str(row["who"] or "-")
-
-
-def _at(when: float) -> str:
-    try:
-        made = datetime.fromtimestamp(when, UTC)
-    except (OverflowError, ValueError, OSError):
-        # A clock that was wrong by ages.
-        return f"{when:.0f}"
-    return f"{made:%Y-%m-%d %H:%M:%S}"

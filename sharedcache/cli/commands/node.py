@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from rich.text import Text
 
 from sharedcache.cleaner import operator
 from sharedcache.cli import data, output, views
@@ -115,7 +116,7 @@ def expunge_node(given: Given, name: str, *, yes: bool) -> None:
 
     What its last report says is in use counts no longer. A host that is only
     cut off, and runs on, may lose the files under its guests: be sure it is off.
-    Refused for a live node.
+    Refused for a live node; for one that is expunged already it only says so.
 
     \b
       sharedcache node expunge compute-7
@@ -124,14 +125,28 @@ def expunge_node(given: Given, name: str, *, yes: bool) -> None:
     if name in {"", ".", ".."} or "/" in name or not name.isprintable():
         raise click.BadParameter(f"{name!r} cannot name a node")
     with connected(given, Needs.ORDER) as to:
-        if not yes:
-            observed, _ = to.look(scan=False)
-            _ask(name, node_of(observed.seen, name))
-        with refusals_on_record(to.session, "expunge", name):
-            operator.expunge(to.session, to.storage, name, signature())
-    given.emit(
-        {"expunged": name}, lambda console: console.print(f"{name} is expunged.")
-    )
+        done = operator.expunged(to.session, to.storage, name)
+        if done is None:
+            if not yes:
+                observed, _ = to.look(scan=False)
+                _ask(name, node_of(observed.seen, name))
+            with refusals_on_record(to.session, "expunge", name):
+                done = operator.expunge(to.session, to.storage, name, signature())
+    said = {
+        "expunged": name,
+        "changed": done.changed,
+        "since": done.since,
+        "by": done.who,
+    }
+    given.emit(said, lambda console: console.print(_told(name, done)))
+
+
+def _told(name: str, done: operator.Expunged) -> Text:
+    if done.changed:
+        return Text(f"{name} is expunged.")
+    who = "" if done.who is None else f", by {output.printable(done.who)}"
+    since = views.moment(done.since)
+    return Text(f"{name} is expunged already, since {since} UTC{who}.")
 
 
 def _ask(name: str, view: NodeView | None) -> None:
