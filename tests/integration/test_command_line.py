@@ -349,6 +349,10 @@ def test_an_operators_words_by_the_command_line(cluster: Cluster) -> None:
     cluster.ask("hold", "remove", name)
     assert cluster.run("hold", "remove", name).code == 3
     assert cluster.run("approve", "0123456789").code == 3
+    # Nor the plan as it is: no brake holds it.
+    vain = cluster.run("approve", cluster.ask("plan")["digest"])
+    assert (vain.code, "nothing to approve" in vain.err) == (3, True)
+    assert cluster.ask("history", "--act", "approved") == []
     assert cluster.ask("node", "expect", "n2", "n1")["new"] == ["n2"]
     assert "node-unreported" in cluster.gate_codes()
     assert cluster.run("node", "expunge", "n2").code == 3
@@ -379,6 +383,8 @@ def test_a_brake_is_released_by_the_digest_that_it_names(cluster: Cluster) -> No
     digest = reason["message"].split("sharedcache approve ")[1].split("`")[0]
     cluster.ask("approve", digest)
     assert cluster.gate_codes() == set()
+    # It may be given for longer.
+    cluster.ask("approve", digest)
     assert len(cluster.ask("plan")["files"]) == 4
 
 

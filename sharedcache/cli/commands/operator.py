@@ -65,15 +65,19 @@ def approve(given: Given, digest: str) -> None:
 
     The approval is for that plan alone, to the file, and stands for an hour. The
     gate's reason `brake` names the digest; its first 8 characters are enough.
+    Refused while no brake holds anything back.
 
     \b
       sharedcache plan --all
       sharedcache approve 3f2a9c04e1b7
     """  # noqa: D301 - \b is click's mark for text that is not wrapped
     with connected(given, Needs.ORDER) as to:
-        # What the leader told of its own plan, if it is under a brake.
+        # What the leader told of its own plan, if it is under a brake.  An approval
+        # that stands took the brake off; another one lets it stand for longer.
         observed, plan = to.look()
-        if len(digest) < LEAST_DIGEST or not plan.digest.startswith(digest):
+        waits = _braked(plan) or observed.seen.approved == plan.digest
+        named = len(digest) >= LEAST_DIGEST and plan.digest.startswith(digest)
+        if not (waits and named):
             with refusals_on_record(to.session, "approve"):
                 raise RefusedFailure(_not_that_plan(digest, plan))
         now_ns = observed.seen.storage_now_ns
@@ -84,9 +88,13 @@ def approve(given: Given, digest: str) -> None:
     )
 
 
+def _braked(plan: Plan) -> bool:
+    return any(reason.code is Code.BRAKE for reason in plan.gate.reasons)
+
+
 def _not_that_plan(digest: str, plan: Plan) -> str:
     """Say why an approval of this digest is none, and what to do."""
-    if not any(reason.code is Code.BRAKE for reason in plan.gate.reasons):
+    if not _braked(plan):
         return (
             f"there is nothing to approve, no brake is on: the plan now is "
             f"{plan.digest[:12]}, `sharedcache status` shows the gate"
