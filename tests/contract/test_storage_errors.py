@@ -142,6 +142,42 @@ def test_network_fence(
         call(storage)
 
 
+@pytest.mark.parametrize(
+    ("step", "call"),
+    [
+        ("rename", lambda s: s.quarantine(IMAGE, 1, "x")),
+        ("unlink", lambda s: s.purge(1, LEAF)),
+        ("link", lambda s: s.restore(1, LEAF, OTHER)),
+        ("stat", lambda s: s.restore(1, LEAF, OTHER)),
+    ],
+)
+@pytest.mark.parametrize("removed", [False, True])
+def test_local_fence(
+    world: RealWorld,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    call: Callable[[Storage], object],
+    *,
+    removed: bool,
+) -> None:
+    """ENOENT is a local file system's word for a missing entry and for a removed epoch.
+
+    The epoch goes after it was opened by its name, in the moment of the act.
+    """
+    storage = _prepare(world)
+    epoch = world.base / ".sharedcache/epochs/1"
+    rename = os.rename
+
+    def failing(*_: object, **__: object) -> None:
+        if removed:
+            rename(epoch, epoch.with_name("elsewhere"))
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(os, step, failing)
+    with pytest.raises(FencedError if removed else NameMissingError):
+        call(storage)
+
+
 @pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOTDIR, errno.ENOENT])
 @pytest.mark.parametrize("deposed", [False, True])
 def test_stale_directory_of_a_move(

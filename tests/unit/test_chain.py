@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -541,6 +541,85 @@ def test_doubt_names_the_path(
     with pytest.raises(SourceError, match=os.strerror(number)) as caught:
         names_of(base, disk)
     assert target in str(caught.value)
+
+
+@pytest.mark.parametrize("what", ["marker", "mounted"])
+def test_doubt_about_the_cache_directory(
+    base: Path,
+    disk: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+) -> None:
+    """What would show a second way into the cache, and cannot be looked at, fails."""
+    device = base.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"40 23 {number} /x/_base/{X} /shown rw - ext4 /dev/x rw\n")
+    monkeypatch.setattr(base_module, "_MOUNTINFO", str(mounts))
+    target = {"marker": f"{base}/.sharedcache/cluster", "mounted": "/shown"}[what]
+    real = os.stat
+
+    def failing(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        if path == target:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", failing)
+    disk.write_bytes(qcow2())
+    with pytest.raises(SourceError, match=target):
+        names_of(base, disk)
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EINVAL, errno.EACCES])
+def test_a_link_that_changes_while_it_is_followed(
+    base: Path, disk: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """One that was replaced is looked at again; one that cannot be read is doubt."""
+    link = disk.with_name("link")
+    link.symlink_to(base / X)
+    (base / X).write_bytes(b"raw")
+    disk.write_bytes(qcow2(str(link), "raw"))
+    real, failures = os.readlink, [OSError(number, os.strerror(number))]
+
+    def racing(path: str) -> str:
+        if path == str(link) and failures:
+            raise failures.pop()
+        return real(path)
+
+    monkeypatch.setattr(os, "readlink", racing)
+    if number == errno.EACCES:
+        with pytest.raises(SourceError, match=f"{link}: {os.strerror(number)}"):
+            names_of(base, disk)
+    else:
+        assert names_of(base, disk) == {X}
+
+
+def test_a_base_that_vanishes_before_it_is_read(
+    base: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name is used all the same."""
+    (base / X).write_bytes(qcow2())
+    disk.write_bytes(qcow2(str(base / X), "qcow2"))
+    real = os.open
+
+    def gone(path: str, *args: Any, **options: Any) -> int:
+        if path == str(base / X):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", gone)
+    assert names_of(base, disk) == {X}
+
+
+def test_a_file_that_is_replaced_before_it_is_read(tmp_path: Path) -> None:
+    """Neither a link that came in its place is followed, nor a fifo waited for."""
+    (tmp_path / "file").write_bytes(qcow2())
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("link", "fifo"):
+        with pytest.raises(ImageError, match="replaced"):
+            headers_module._read_once(str(tmp_path / name))
 
 
 def test_base_must_be_there(tmp_path: Path) -> None:

@@ -251,9 +251,10 @@ def test_guest_written_header(site: Site) -> None:
     disk = site.disk()
     disk.write_bytes(qcow2(cluster_bits=40))
     info = disk.with_name("disk.info")
-    info.write_text(json.dumps({str(disk): "qcow2"}))
-    with pytest.raises(SourceError):
-        site.source.look()
+    for other in ({str(disk): "qcow2"}, [str(disk)]):
+        info.write_text(json.dumps(other))
+        with pytest.raises(SourceError):
+            site.source.look()
     info.write_text(json.dumps({str(disk): "raw"}))
     assert site.source.look() == Uses()
 
@@ -282,6 +283,37 @@ def test_unlistable_directory(site: Site, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(os, "scandir", failing)
     with pytest.raises(SourceError, match=f"{VM}: Permission denied"):
         site.source.look()
+
+
+@pytest.mark.parametrize("function", ["scandir", "stat"])
+def test_unlistable_instances_path(
+    site: Site, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    """What cannot be listed, or be seen to keep still, is a failure and not empty."""
+    site.disk()
+    source = site.make()
+    real, calls = getattr(os, function), [0]
+
+    def failing(path: object, *args: object, **options: object) -> object:
+        if path == str(site.root):
+            calls[0] += 1
+            # The first look at it tells which directory it is.
+            if function == "scandir" or calls[0] == 2:
+                raise PermissionError(13, "Permission denied")
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, function, failing)
+    with pytest.raises(SourceError, match=r"cannot list .*instances_path"):
+        source.look()
+
+
+def test_a_link_that_goes_while_it_is_followed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An instance's link that is gone now is no failure: the next listing tells."""
+    (site.root / VM).symlink_to(site.root / ".nowhere")
+    _after_listing(monkeypatch, site.root, (site.root / VM).unlink)
+    assert site.source.look() == Uses()
 
 
 def _after_listing(
@@ -468,4 +500,27 @@ def test_endless_changes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "scandir", renaming)
     with pytest.raises(SourceError, match="keeps renaming"):
+        site.source.look()
+
+
+def test_endless_renames_in_an_instance(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Disks that are never where they were listed are a failure too."""
+    disk = site.disk()
+    count = 0
+    real = os.scandir
+
+    @contextlib.contextmanager
+    def listing(path: str) -> Iterator[list[os.DirEntry[str]]]:
+        nonlocal count
+        with real(path) as entries:
+            found = list(entries)
+        if path == str(disk.parent):
+            next(disk.parent.iterdir()).rename(disk.with_name(f"disk.{count}"))
+            count += 1
+        yield found
+
+    monkeypatch.setattr(os, "scandir", listing)
+    with pytest.raises(SourceError, match="keeps renaming its files"):
         site.source.look()

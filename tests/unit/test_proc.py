@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +14,9 @@ from sharedcache.core.model import Uses
 from sharedcache.core.names import leaf_of
 from sharedcache.core.ports import Source, SourceError
 from sharedcache.core.referrers import Key, Referrer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 X = "a" * 40
 Y = "b" * 40
@@ -175,6 +179,53 @@ def test_base_that_cannot_be_read(host: Processes) -> None:
     source = ProcSource(str(host.base / "none"), proc=str(host.proc))
     with pytest.raises(SourceError, match="mount it"):
         source.look()
+
+
+@pytest.mark.parametrize("what", ["proc", "base", "base gone"])
+def test_what_cannot_be_listed(
+    host: Processes, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Neither processes nor names that cannot be listed count as none."""
+    host.process(7, QEMU, host.base / X)
+    number = errno.ENOENT if what == "base gone" else errno.EIO
+    target = str(host.proc if what == "proc" else host.base)
+
+    def failing(real: Callable[[str], object]) -> Callable[[str], object]:
+        def call(path: str) -> object:
+            if path == target:
+                raise OSError(number, os.strerror(number))
+            return real(path)
+
+        return call
+
+    monkeypatch.setattr(os, "listdir", failing(os.listdir))
+    monkeypatch.setattr(os, "scandir", failing(os.scandir))
+    with pytest.raises(SourceError, match=f"cannot list .*{os.strerror(number)}"):
+        host.look()
+
+
+def test_what_is_open_and_no_file(host: Processes) -> None:
+    """Devices and directories are no cache files, whatever they are called."""
+    directory = host.base / ("c" * 40)
+    directory.mkdir()
+    host.process(7, QEMU, Path("/dev/null"), directory, host.base / X)
+    assert host.look() == Uses.of_names([X])
+
+
+def test_a_process_that_ends_while_it_is_named(
+    host: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may say so in either way."""
+    host.process(7, QEMU, host.base / X)
+    real = os.readlink
+
+    def ended(path: str) -> str:
+        if path.endswith("/7/exe"):
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        return real(path)
+
+    monkeypatch.setattr(os, "readlink", ended)
+    assert host.look() == Uses()
 
 
 def test_program_that_hides(host: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
