@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sharedcache.adapters.storage import WriterDirectory
 from sharedcache.cache.errors import DamagedError
 from sharedcache.core import codec, digests
-from sharedcache.core.digests import Published
+from sharedcache.core.digests import Digest, Published
 from sharedcache.core.model import FileFacts, Unreadable
 from sharedcache.core.ports import OutcomeUnknownError, StorageError
 
@@ -48,29 +48,60 @@ class Records:
         except (StorageError, OutcomeUnknownError) as error:
             LOGGER.warning("no digest of %s is recorded: %s", published.name, error)
 
-    def require_whole(self, name: str, facts: FileFacts) -> None:
-        """Refuse a file that is known not to be what its writer recorded."""
-        wrong = self.tell_of(name, facts)
+    def require(self, name: str, facts: FileFacts, asked: Digest | None) -> None:
+        """Refuse a file that is known not to be as recorded, or as asked for."""
+        record = self._known(name, facts)
+        if record is None:
+            return
+        wrong = _damage(record, facts)
         if wrong:
             raise DamagedError(f"{name} {wrong}: {_WAY_OUT.format(name=name)}")
+        if _differs(record, asked):
+            raise DamagedError(
+                f"{name} is there with digest {record.digest}, and {asked} was asked "
+                f"for: {_OTHER.format(name=name)}"
+            )
 
-    def tell_of(self, name: str, facts: FileFacts) -> str:
-        """Tell how a file is known not to be as recorded; empty if it is not.
+    def is_unfit(self, name: str, facts: FileFacts, asked: Digest | None) -> bool:
+        """Whether ``require`` would refuse a file."""
+        record = self._known(name, facts)
+        return record is not None and (
+            _damage(record, facts) != "" or _differs(record, asked)
+        )
 
-        A record that cannot be read says nothing, and no guest waits for one.
+    def _known(self, name: str, facts: FileFacts) -> Published | None:
+        """Return what is known of a file; nothing if its record cannot be read.
+
+        No guest waits for a record.
         """
         record = self.read(name, facts.inode)
-        if record is None:
-            return ""
         if isinstance(record, Unreadable):
             LOGGER.warning("the digest record of %s: %s", name, record.why)
-            return ""
-        if record.size != facts.size:
-            return f"has {facts.size} bytes and had {record.size} when it was published"
-        return f"was found damaged, {record.damage}" if record.damage else ""
+            return None
+        return record
+
+
+def _damage(record: Published, facts: FileFacts) -> str:
+    """Tell how a file is known not to be as recorded; empty if it is not."""
+    if record.size != facts.size:
+        return f"has {facts.size} bytes and had {record.size} when it was published"
+    return f"was found damaged, {record.damage}" if record.damage else ""
+
+
+def _differs(record: Published, asked: Digest | None) -> bool:
+    """Whether a file is known to be another one; by two algorithms nobody knows."""
+    return (
+        asked is not None
+        and asked.algorithm == record.digest.algorithm
+        and asked != record.digest
+    )
 
 
 _WAY_OUT = (
     "`sharedcache verify {name}` looks again and orders it away; it goes once no "
     "guest uses it, and is fetched anew then"
+)
+_OTHER = (
+    "give other content another image id; `sharedcache verify {name}` tells whether it "
+    "is as recorded, `sharedcache explain {name}` who uses it and when it goes"
 )

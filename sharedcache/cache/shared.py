@@ -139,9 +139,10 @@ class SharedCache:
 
         ``fetch`` fills the file if it is not there: it is called by one process
         at a time on all nodes.  ``size`` (bytes) and ``digest``
-        (``algorithm:hex``) are what it must yield.  Raises ``CacheError``,
-        ``WantedError`` or ``DigestError`` for a wrong question, and whatever
-        ``fetch`` raises.
+        (``algorithm:hex``) are what it must yield; a file that is there, recorded
+        with another digest of the same algorithm, is ``DamagedError``.  Raises
+        ``CacheError``, ``WantedError`` or ``DigestError`` for a wrong question, and
+        whatever ``fetch`` raises.
         """
         if isinstance(digest, str):
             digest = Digest.parse(digest)
@@ -167,10 +168,10 @@ class SharedCache:
             require_bound(self._storage, self._base, self._cluster)
             want = wanted(request.image_id, request.kind, self._schema())
             for name in want.read:
-                hold = self._hold_present(name, request.until)
+                hold = self._hold_present(name, request)
                 if hold is not None:
                     return hold
-            if not asked and self._restored(want):
+            if not asked and self._restored(want, request.digest):
                 asked = True
                 continue
             if request.fetch is None:
@@ -204,7 +205,7 @@ class SharedCache:
             )
         return finalized
 
-    def _hold_present(self, name: str, until: float) -> Hold | None:
+    def _hold_present(self, name: str, request: _Request) -> Hold | None:
         """Hold a file that is there; ``None`` if it is not."""
         descriptor = self._storage.open_cache(name)
         if descriptor is None:
@@ -212,15 +213,16 @@ class SharedCache:
         try:
             # Before anything is said of a use, which would keep a damaged file.
             facts = self._storage.facts_open(name, descriptor)
-            self._records.require_whole(name, facts)
+            self._records.require(name, facts, request.digest)
         finally:
             os.close(descriptor)
         # Declared first, so that the agent's next look knows it.
         self._agent.use(name)
         hold: Hold | None = None
         try:
-            with self._locks.taken(name, until, self._limits.lock_hold_s) as lock:
-                hold = self._hold_locked(name)
+            hold_s = self._limits.lock_hold_s
+            with self._locks.taken(name, request.until, hold_s) as lock:
+                hold = self._hold_locked(name, request.digest)
             hold = self._only_if_kept(hold, lock)
         finally:
             if hold is None:
@@ -237,7 +239,7 @@ class SharedCache:
             return None
         return hold
 
-    def _hold_locked(self, name: str) -> Hold | None:
+    def _hold_locked(self, name: str, digest: Digest | None) -> Hold | None:
         """Protect a file, under its name's lock; ``None`` if it is not there.
 
         A cleaner looks at the time of last use and for locks, and renames, under
@@ -248,14 +250,14 @@ class SharedCache:
         if descriptor is None:
             return None
         try:
-            return self._protected(name, descriptor)
+            return self._protected(name, descriptor, digest)
         except BaseException:
             os.close(descriptor)
             raise
 
-    def _protected(self, name: str, descriptor: int) -> Hold:
+    def _protected(self, name: str, descriptor: int, digest: Digest | None) -> Hold:
         facts = self._storage.facts_open(name, descriptor)
-        self._records.require_whole(name, facts)
+        self._records.require(name, facts, digest)
         locked = self._storage.hold_open(descriptor)
         touched = self._touched(name, descriptor)
         if not (locked or touched):
@@ -274,7 +276,7 @@ class SharedCache:
             return False
         return True
 
-    def _restored(self, want: Wanted) -> bool:
+    def _restored(self, want: Wanted, digest: Digest | None) -> bool:
         """Have the agent restore what lies in quarantine; whether it did in time.
 
         No lock is held meanwhile: the agent takes it to link.
@@ -282,8 +284,10 @@ class SharedCache:
         for name in want.read:
             lying = self._storage.quarantined(name)
             # A damaged one is restored for nobody: it was taken so that the file
-            # is fetched anew.
-            if not lying or any(self._records.tell_of(name, one) for one in lying):
+            # is fetched anew.  Nor is one that is known not to be what is wanted.
+            if not lying or any(
+                self._records.is_unfit(name, one, digest) for one in lying
+            ):
                 continue
             if not self._agent.use(name):
                 self._agent.release(name)
@@ -335,7 +339,7 @@ class SharedCache:
         try:
             # Somebody else may have fetched it while we waited; the creation
             # above made this client look at the directory anew.
-            hold = self._hold_locked(name)
+            hold = self._hold_locked(name, request.digest)
             if hold is not None:
                 return hold
             if any(self._storage.facts(other) for other in want.read if other != name):
@@ -402,7 +406,7 @@ class SharedCache:
                 raise
         storage.settle_base(f"publish {name}")
         storage.partial_remove(partial.name)
-        return self._hold_locked(name)
+        return self._hold_locked(name, request.digest)
 
     def _require_room(self, needed: int) -> None:
         try:

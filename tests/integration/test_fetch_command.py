@@ -233,6 +233,9 @@ def test_fetch(base: Path, tmp_path: Path) -> None:
                 "error": None,
             },
         )
+    code, _, told = _run(base, "fetch", ID, str(image), "--digest", "sha1:" + "0" * 40)
+    assert (code, told.count("\n")) == (1, 1)
+    assert f"{NAME} is there with digest {digest}, and sha1:000" in told
     program = f"cat {image}"
     code, said, _ = _run(
         base, "fetch", KERNEL_ID, "--kind", "kernel", "--command", program

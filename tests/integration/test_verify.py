@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from contextlib import closing
@@ -138,6 +139,80 @@ def test_a_damaged_file_in_quarantine_is_fetched_anew(
         ):
             assert path.read_bytes() == CONTENT
             assert agent.look() == Uses.of_names([NAME])
+
+
+WRONG = "sha256:" + hashlib.sha256(b"another").hexdigest()
+
+
+def test_a_file_of_another_digest_is_not_handed_out(base: Path, tmp_path: Path) -> None:
+    """Its record tells; nothing is read, touched, locked, declared or fetched."""
+    right = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+    before = (base / NAME).stat()
+    calls: list[str] = []
+    with closing(UsesSocket(str(tmp_path / "s"))) as agent:
+        agent.start()
+        with writer(base, tmp_path / "s") as cache:
+            told = pytest.raises(DamagedError, match=f"{right}, and {WRONG} was asked")
+            with told, cache.use("an image", fetch=giving(calls=calls), digest=WRONG):
+                pass
+            assert agent.look() == Uses()
+            after = (base / NAME).stat()
+            assert after.st_ctime_ns == before.st_ctime_ns
+            assert calls == []
+            with cache.use("an image", digest=right) as path:
+                assert agent.look() == Uses.of_names([path.name])
+
+
+def test_what_cannot_be_told_of_a_digest_is_not_told(base: Path) -> None:
+    """By another algorithm, or without a record, a file is handed out as before."""
+    with writer(base) as cache:
+        with cache.use("an image", digest="md5:" + "0" * 32):
+            pass
+        record_of(base).unlink()
+        with cache.use("an image", digest=WRONG):
+            pass
+
+
+def test_another_digest_that_was_fetched_meanwhile(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waited for another's fetch is told that it was of something else."""
+    real, looks = WriterDirectory.open_cache, []
+
+    def open_cache(storage: WriterDirectory, name: str) -> int | None:
+        looks.append(name)
+        return None if len(looks) == 1 else real(storage, name)
+
+    monkeypatch.setattr(WriterDirectory, "open_cache", open_cache)
+    with (
+        writer(base) as cache,
+        pytest.raises(DamagedError, match="was asked"),
+        cache.use("an image", fetch=giving(), digest=WRONG),
+    ):
+        pass
+    assert looks == [NAME, NAME]
+    assert names_in(base) == {NAME}
+
+
+def test_a_file_of_another_digest_in_quarantine_is_not_asked_for(
+    base: Path, tmp_path: Path
+) -> None:
+    """It would be refused once it is back: what was asked for is fetched."""
+    epoch = base / ".sharedcache" / "epochs" / "1"
+    epoch.mkdir(parents=True)
+    (base / NAME).rename(epoch / leaf_of(NAME, "0123456789abcdef", 1))
+    with closing(UsesSocket(str(tmp_path / "s"))) as agent:
+        agent.start()
+
+        def fetch(partial: Partial) -> None:
+            assert agent.look() == Uses()
+            partial.write(b"another")
+
+        with (
+            writer(base, tmp_path / "s") as cache,
+            cache.use("an image", fetch=fetch, digest=WRONG) as path,
+        ):
+            assert path.read_bytes() == b"another"
 
 
 def test_a_file_that_was_cut_off(base: Path, verifier: Verifier) -> None:
