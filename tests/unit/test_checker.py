@@ -470,6 +470,13 @@ def test_an_entry_that_may_not_be_purged(
     _rejects(words, *case)
 
 
+@pytest.mark.timeout(10)
+def test_a_round_made_of_the_time_is_judged_at_once() -> None:
+    """A recovery sets the round to milliseconds since 1970: not each is tried."""
+    late = 1_800_000_000_000
+    _rejects("window", *_purges(ENTRY, view(report(since_round=9, upto=9)), round=late))
+
+
 @pytest.mark.parametrize(
     "change",
     [
