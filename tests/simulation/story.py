@@ -397,6 +397,12 @@ class Story(ABC):
         self.until("the agent does not stop", lambda: not agent.running, 4.0)
         self.do(self.world.switch_off, host)
 
+    def depose(self, leader: str) -> None:
+        """Let the servers end a leader's session."""
+        session = self.world.cleaners[leader].session
+        if session is not None:
+            self.world.zookeeper.end_session(session.raw_session)
+
     def boot(self, host: Host) -> None:
         """Boot a host that is off."""
         host.boots += 1

@@ -42,6 +42,8 @@ QUICK = (
     "expunge-live",
     "no-readd-no-strangers",
     "no-round-no-guard",
+    "kept-round",
+    "no-restart-no-doubt-kept-round",
 )
 """Those that a few dozen short schedules find; the table has all of them."""
 

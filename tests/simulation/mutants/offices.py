@@ -86,3 +86,15 @@ def name_again(patch: Patch) -> None:
         return replace(real(self, taking), entry=entry, leaf=leaf)
 
     patch.set(take.Taker, "_intend", intend)
+
+
+@mutant("a takeover leaves entries their rounds", aim="late-link-in-a-takeover")
+def kept_round(patch: Patch) -> None:
+    """Move quarantined files to one's own epoch, and let their wait go on."""
+    real = settle.taken
+
+    def taken(entry: Any, epoch: int, leaf: str, next_round: int, *rest: Any) -> Any:
+        kept = entry.round if entry.epoch != epoch else 0
+        return real(entry, epoch, leaf, kept or next_round, *rest)
+
+    patch.set(settle, "taken", taken)

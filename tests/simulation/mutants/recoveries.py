@@ -9,6 +9,7 @@ from sharedcache.cleaner.recover import Recoverer
 from sharedcache.core import planner
 from sharedcache.core.ports import Delete
 from sharedcache.core.rounds import Confirmation
+from tests.simulation.mutants.offices import kept_round
 from tests.simulation.mutants.registry import Patch, mutant, no_checker
 from tests.simulation.mutants.witnesses import no_strangers
 
@@ -76,6 +77,17 @@ def no_restart_no_doubt(patch: Patch) -> None:
     """Take the new beginning of entries out together with what covers for it."""
     _no_restart(patch)
     _no_doubt(patch)
+
+
+@mutant(
+    "a recovery leaves the manifest, reports and registrations as the copy has them, "
+    "and a takeover leaves entries their rounds",
+    aim="words-of-old",
+)
+def no_restart_no_doubt_kept_round(patch: Patch) -> None:
+    """Take out the new beginning in a takeover as well."""
+    no_restart_no_doubt(patch)
+    kept_round(patch)
 
 
 def _recover_otherwise(patch: Patch, changes: Any) -> None:

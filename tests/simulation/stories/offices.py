@@ -26,12 +26,6 @@ class Deposed(Story):
         slow.release()
         self.pause(0.5, 2.0)
 
-    def depose(self, leader: str) -> None:
-        """Let the servers end a leader's session."""
-        session = self.world.cleaners[leader].session
-        if session is not None:
-            self.world.zookeeper.end_session(session.raw_session)
-
 
 class RestoreInATakeover(Deposed):
     """A leader's unlink takes long; its successor has yet to seal its epoch.

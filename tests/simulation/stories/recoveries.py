@@ -10,10 +10,9 @@ from tests.simulation.desk import OPERATOR
 from tests.simulation.memory_copies import Copy, copy_of, go_back
 from tests.simulation.recovery import recovery
 from tests.simulation.stories.nodes import Newcomer
-from tests.simulation.story import LOOKING, CutShortError, Story, otherwise
+from tests.simulation.story import LOOKING, Story, otherwise
 
 if TYPE_CHECKING:
-    from tests.simulation.memory_disk import Inode
     from tests.simulation.process import Host
     from tests.simulation.stage import Hold
 
@@ -37,9 +36,7 @@ class WentBack(Story):
         epoch = int(self.read("epoch")["value"])
         copy = copy_of(self.world.zookeeper)
         at_once()
-        session = self.world.cleaners[leader].session
-        if session is not None:
-            self.world.zookeeper.end_session(session.raw_session)
+        self.depose(leader)
         self.until("nobody else leads", lambda: max(self._epochs()) > epoch)
         return copy
 
@@ -170,10 +167,11 @@ class RoundsOfOld(WentBack):
 
 
 class WordsOfOld(WentBack):
-    """A quarantined file is confirmed as the copy is made, and used right after that.
+    """A quarantined file is confirmed as the copy is made, and restored after that.
 
-    Its node has said so.  When ZooKeeper goes back, the agents are slow to notice:
-    they are registered there by their sessions of old, with what they said before.
+    A guest uses it, a foreign cleaner takes the name, and that is fetched again.
+    When ZooKeeper goes back, the agents are slow to notice: they are registered
+    there by their sessions of old, with what they said before.
     """
 
     title = "words-of-old"
@@ -186,42 +184,26 @@ class WordsOfOld(WentBack):
         inode = self.file(name)
         self.feed(but=[name])
         leader = self.leader()
-        # Until the copy is made nobody unlinks it.
-        slow = self.unlink_of(leader, name)
-        self.until("it is not taken", lambda: self.taken(name), 10.0)
-        self.until("it is not confirmed", lambda: self.confirmable(name), 10.0)
-        if self.authorised_already(name):
-            slow.release()
-            raise CutShortError("it is authorised already")
-        moves = [
-            self.stage.hold(title, "epoch_move", "epoch_remove")
-            for title in self.world.cleaners
-            if title != leader
-        ]
-        copy = self.keep(lambda: self._strays(here, there, name, inode))
+        # It has read all that it must, and has not authorised anything yet.
+        before = self.stage.hold(
+            leader, "leader", when=lambda _: self.confirmable(name)
+        )
+        self.caught(before, 10.0)
+        copy = self.keep()
+        before.release()
+        self.wants(here, name, inode)
+        self.until("no record", lambda: not self.report(here).get("intents"))
+        self.foreign(name)
         self.fetch(there, name)
         self.until("no report", lambda: self.report(here).get("images"))
         waits = [self._before_a_look(host) for host in (here, there)]
         for one in waits:
             self.caught(one)
         self.goes_back(copy, here, there)
-        for one in (slow, *moves):
-            one.release()
         self.recovers()
         self.pause(*LEADER_S)
         for one in waits:
             one.release()
-
-    def _strays(self, here: Host, there: Host, name: str, inode: Inode) -> None:
-        """Begin a guest by the name of old, and fetch that again."""
-        self.world.guests.begin(here, name, inode)
-        self.world.hunter.fetch((there, name))
-
-    def authorised_already(self, name: str) -> bool:
-        """Whether the unlink of a file is under way."""
-        record = self.read("authorisation") or {}
-        leaves = (record.get("leaves") or {}).values()
-        return any(leaf.startswith(name) for leaf in leaves)
 
 
 ALL: tuple[type[Story], ...] = (ForgottenNode, RoundsOfOld, WordsOfOld)

@@ -7,6 +7,7 @@ rules.  It does so in all of these.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sharedcache.cleaner.restore import OperatorRestore
@@ -15,6 +16,7 @@ from tests.simulation.stage import Hold, writes
 from tests.simulation.story import Story, otherwise
 
 if TYPE_CHECKING:
+    from tests.simulation.memory_disk import Inode
     from tests.simulation.process import Host
 
 
@@ -196,13 +198,7 @@ class LateLink(Story):
         inode = self.file(name)
         leader = self.leader()
         record = self.waits_for(leader, name)
-        link = self.stage.hold(self.agent(here), "restore")
-        link.fails = "late"
-        self.world.guests.declare(here, name)
-        self.caught(link)
-        link.release()
-        self.until("no restore", lambda: self.named(name) is inode, 3.0)
-        self.until("no record", lambda: not self.report(here).get("intents"))
+        self.sends_a_late_link(here, name, inode)
         if record is not None:
             record.release()
         self.world.guests.withdraw(here, name)
@@ -216,6 +212,16 @@ class LateLink(Story):
         slow.release()
         self.pause(0.5, 1.0)
         look.release()
+
+    def sends_a_late_link(self, here: Host, name: str, inode: Inode) -> None:
+        """Let a file be wanted, and restored by another link than the first one."""
+        link = self.stage.hold(self.agent(here), "restore")
+        link.fails = "late"
+        self.world.guests.declare(here, name)
+        self.caught(link)
+        link.release()
+        self.until("no restore", lambda: self.named(name) is inode, 3.0)
+        self.until("no record", lambda: not self.report(here).get("intents"))
 
     def waits_for(self, leader: str, name: str) -> Hold | None:
         """Wait until the file is taken; return what then holds the leader back."""
@@ -250,6 +256,46 @@ class LinkBeforeTheRecord(LateLink):
         record = self.stage.hold(leader, "commit", when=writes("manifest/"))
         self.caught(record)
         return record
+
+
+class LateLinkInATakeover(LateLink):
+    """The same, and a successor takes over once it has landed.
+
+    The requests to give the file a new name are lost, one after the other, while
+    the nodes' reports cover its wait.
+    """
+
+    title = "late-link-in-a-takeover"
+
+    def tell(self) -> None:
+        """See ``Story``."""
+        here, there = self.two_hosts()
+        name = self.image()
+        inode = self.file(name)
+        self.feed(but=[name])
+        leader = self.leader()
+        self.waits_for(leader, name)
+        self.sends_a_late_link(here, name, inode)
+        self.world.guests.withdraw(here, name)
+        self.foreign(name)
+        self.renews_in_vain(leader, lambda: self.confirmable(name))
+        looks = [self.stage.hold(self.agent(host), "look") for host in (here, there)]
+        self.renews_in_vain(leader, lambda: self.named(name) is inode)
+        self.begin(here, name, inode)
+        self.foreign(name)
+        self.depose(leader)
+        self.until("nobody else leads", lambda: self.leader() != leader)
+        self.pause(1.0, 2.0)
+        for look in looks:
+            look.release()
+
+    def renews_in_vain(self, leader: str, so: Callable[[], object]) -> None:
+        """Lose a leader's every renewal until something is so."""
+        while not so():
+            move = self.stage.hold(leader, "epoch_move")
+            move.fails = "lost"
+            self.until("no end of it", lambda move=move: bool(move.caught) or so(), 9.0)
+            move.release()
 
 
 class UnlinkOfAnotherTime(Story):
@@ -308,6 +354,7 @@ ALL: tuple[type[Story], ...] = (
     LateLink,
     EarlierLateLink,
     LinkBeforeTheRecord,
+    LateLinkInATakeover,
     UnlinkOfAnotherTime,
     RestoreBesideAFetch,
 )
