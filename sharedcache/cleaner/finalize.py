@@ -8,7 +8,7 @@ from sharedcache import audit, inventory, ledger
 from sharedcache.cleaner.observe import Observed
 from sharedcache.core import codec, rollout
 from sharedcache.core.acts import Act, By, Deed, Doer, Signature
-from sharedcache.core.gate import way_out
+from sharedcache.core.gate_rules import way_out
 from sharedcache.core.inventory import Inventory, appeared, old_names, take
 from sharedcache.core.model import Cluster, Rollout, Unreadable
 from sharedcache.core.names import Kind

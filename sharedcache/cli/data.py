@@ -8,7 +8,8 @@ from typing import Any
 from sharedcache.cleaner import brake
 from sharedcache.cleaner.observe import Observed
 from sharedcache.core import rollout
-from sharedcache.core.gate import Gate, NodeView, way_out
+from sharedcache.core.gate import Gate, NodeView
+from sharedcache.core.gate_rules import way_out
 from sharedcache.core.holders import holders, users_of
 from sharedcache.core.inventory import Inventory, appeared
 from sharedcache.core.model import (

@@ -143,7 +143,7 @@ class OneShot:
         return Outcome.OUT_OF_TIME if now >= self.until else None
 
     def _gate_from_outside(self) -> Gate:
-        from sharedcache.core.gate import evaluate  # noqa: PLC0415 - rarely needed
+        from sharedcache.core.gate_rules import evaluate  # noqa: PLC0415 - rarely needed
 
         return evaluate(self.service.observer.observe(scan=False).seen.facts)
 

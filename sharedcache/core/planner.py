@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from sharedcache.core.brake import brakes
 from sharedcache.core.gate import Gate, GateFacts, NodeView
-from sharedcache.core.gate import evaluate as evaluate_gate
+from sharedcache.core.gate_rules import evaluate as evaluate_gate
 from sharedcache.core.model import (
     NANOSECONDS,
     EntryState,

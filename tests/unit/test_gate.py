@@ -13,8 +13,8 @@ from sharedcache.core.gate import (
     GateFacts,
     NodeView,
     Reason,
-    evaluate,
 )
+from sharedcache.core.gate_rules import evaluate
 from sharedcache.core.model import (
     Cluster,
     Incarnation,

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharedcache.core import codec
-from sharedcache.core.gate import NAMED, Closes, Code, evaluate
+from sharedcache.core.gate import Closes, Code
+from sharedcache.core.gate_rules import NAMED, evaluate
 from sharedcache.core.inventory import (
     ANY,
     Inventory,

@@ -12,7 +12,8 @@ import pytest
 
 from sharedcache.cleaner.finalize import RefusedError, finalize
 from sharedcache.core.checker import PlanRejectedError, check_plan
-from sharedcache.core.gate import Code, evaluate
+from sharedcache.core.gate import Code
+from sharedcache.core.gate_rules import evaluate
 from sharedcache.core.model import KernelNaming
 from sharedcache.core.planner import make_plan
 from sharedcache.core.policy import AgentPolicy, CleanerPolicy, PolicyError

@@ -19,7 +19,8 @@ from sharedcache.adapters.zookeeper.session import ZooKeeperSession
 from sharedcache.cache import IMAGE, KERNEL, SharedCache
 from sharedcache.cleaner.finalize import RefusedError, finalize
 from sharedcache.cleaner.observe import Observer
-from sharedcache.core.gate import Code, evaluate
+from sharedcache.core.gate import Code
+from sharedcache.core.gate_rules import evaluate
 from sharedcache.core.model import Report
 from tests.support.cleaner2013 import Cleaner2013, fetch_as_then
 from tests.support.cluster import Cluster, cache_name, image_id
