@@ -57,7 +57,6 @@ def take_office(world: CleanerWorld) -> Leadership | None:
     candidacy = world.coordination.campaign()
     if candidacy is None:
         return None
-    leadership: Leadership | None = None
     try:
         audit.prepare(world.coordination)
         leadership = _claim(world, candidacy)
@@ -67,9 +66,8 @@ def take_office(world: CleanerWorld) -> Leadership | None:
         world.coordination.resign()
         raise
     except StorageError as error:
+        # Nothing is asked of the storage before the epoch is claimed.
         world.coordination.resign()
-        if leadership is None:
-            raise
         raise SpentEpochError(str(error), error.errno) from error
     except (
         DeposedError,

@@ -26,10 +26,7 @@ def checked(capabilities: Mapping[str, object], member: str) -> dict[str, Any]:
     """
     report = dict(capabilities)
     with translated(f"packing the report of {member}"):
-        try:
-            size = len(tooz_utils.dumps(report))
-        except (TypeError, OverflowError) as error:
-            raise tooz_utils.SerializationError(str(error)) from error
+        size = len(tooz_utils.dumps(report))
     check_size(size + _REQUEST_BYTES, f"the report of {member}")
     return report
 
