@@ -1,0 +1,382 @@
+"""Something happens right before one call: the leader stops, or looks again."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sharedcache import ledger
+from sharedcache.cleaner import lead, service
+from sharedcache.cleaner.lead import take_office
+from sharedcache.cleaner.world import DeposedError
+from sharedcache.core import codec
+from sharedcache.core.checker import PlanRejectedError
+from sharedcache.core.names import leaf_of
+from sharedcache.core.ports import NotEmptyStorageError, Set, StorageError
+from tests.support.inprocess import Site, image_id, publish, settle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from sharedcache.cleaner.service import CleanerService
+    from sharedcache.node.service import NodeService
+
+pytestmark = pytest.mark.timeout(90)
+
+
+def before(
+    port: object, call: str, act: Callable[[], object], *, after: int = 0
+) -> list[str]:
+    """Have something happen once, before a call of a port, ``after`` others of it.
+
+    The list is empty until then.
+    """
+    real, seen, done = getattr(port, call), [0], list[str]()
+
+    def called(*arguments: object, **options: object) -> object:
+        seen[0] += 1
+        if seen[0] > after and not done:
+            done.append(call)
+            act()
+        return real(*arguments, **options)
+
+    setattr(port, call, called)
+    return done
+
+
+def told(cleaner: CleanerService, event: str) -> list[str]:
+    """Return what was told under this name."""
+    events = cleaner.world.journal.events  # type: ignore[attr-defined]
+    return [
+        " ".join(map(str, fields.values())) for name, fields in events if name == event
+    ]
+
+
+def epochs(site: Site) -> Path:
+    """Return the directory of the epochs."""
+    return site.base / ".sharedcache" / "epochs"
+
+
+def leaves(site: Site) -> list[str]:
+    """Name every file in quarantine."""
+    return sorted(
+        leaf.name
+        for epoch in epochs(site).iterdir()
+        if epoch.is_dir()
+        for leaf in epoch.iterdir()
+    )
+
+
+def led(site: Site) -> tuple[NodeService, CleanerService]:
+    """Return an agent and a cleaner that leads, with nothing to do."""
+    agent, cleaner = site.agent("n1"), site.cleaner("c1")
+    settle(agent, cleaner, until=lambda: cleaner.harvest.passes > 1, what="a leader")
+    return agent, cleaner
+
+
+def seal(site: Site, epoch: int) -> None:
+    """Do on the storage what a successor does to an epoch."""
+    storage = site.storage()
+    storage.epoch_make(epoch + 1)
+    for leaf in storage.epoch_list(epoch):
+        storage.epoch_move(epoch, leaf, epoch + 1, f"{leaf}{epoch + 1}")
+    storage.epoch_remove(epoch)
+    storage.epoch_seal(epoch)
+
+
+def claim(site: Site) -> None:
+    """Raise the epoch as a successor does."""
+    coordination = site.session("successor")
+    coordination.sync()
+    record = coordination.get(ledger.EPOCH)
+    number = ledger.counter_of(record)
+    data = ledger.number_data(number.value + 1, number.data, cleaner="successor")
+    coordination.commit([Set(ledger.EPOCH, data, number.version)])
+
+
+# A leader that is none any more.
+
+
+@pytest.mark.parametrize("call", ["quarantined_facts", "quarantined_locked", "purge"])
+def test_a_leader_whose_epoch_is_sealed_in_mid_purge(site: Site, call: str) -> None:
+    """I2: the storage's refusal of it is its word to stand down; no file is lost."""
+    paths = [site.image(image_id()) for _ in range(2)]
+    agent, cleaner = site.agent("n1"), site.cleaner("c1")
+    settle(agent, cleaner, until=lambda: len(leaves(site)) == 2, what="both are taken")
+    done = before(cleaner.world.storage, call, lambda: seal(site, 1), after=0)
+    settle(agent, cleaner, until=lambda: told(cleaner, "standing-down"), what="it")
+    assert done
+    assert "seal" in told(cleaner, "standing-down")[0]
+    assert not told(cleaner, "purge-refused")
+    assert not told(cleaner, "purged")
+    kept = sorted(leaf.partition(".")[0] for leaf in leaves(site))
+    assert kept == sorted(path.name for path in paths)
+
+
+def test_a_leader_whose_epoch_is_claimed_writes_no_more(site: Site) -> None:
+    """Its manifest's record is the successor's now, whatever it did on the storage."""
+    path = site.image(image_id())
+    agent, cleaner = site.agent("n1"), site.cleaner("c1")
+    before(cleaner.world.storage, "quarantine", lambda: claim(site))
+    settle(agent, cleaner, until=lambda: told(cleaner, "standing-down"), what="it")
+    assert "a successor leads" in told(cleaner, "standing-down")[0]
+    assert [leaf.partition(".")[0] for leaf in leaves(site)] == [path.name]
+    # The record still says what is to be looked at again.
+    (batch,) = site.observer().observe(scan=False).seen.manifest
+    assert [entry.state.value for entry in batch.entries] == ["intended"]
+    settle(agent, cleaner, until=lambda: not leaves(site), what="it goes on in order")
+
+
+def test_a_stop_is_heard_between_two_unlinks(site: Site) -> None:
+    """What is unlinked is on record, and what is not is there still."""
+    for _ in range(3):
+        site.image(image_id())
+    agent, cleaner = site.agent("n1"), site.cleaner("c1")
+    asked: list[str] = []
+    cleaner.world = replace(cleaner.world, stopping=lambda: bool(asked))
+    cleaner.__post_init__()
+    before(cleaner.world.storage, "purge", lambda: asked.append("stop"))
+    settle(agent, cleaner, until=lambda: told(cleaner, "pass-interrupted"), what="it")
+    assert "asked to stop" in told(cleaner, "pass-interrupted")[0]
+    assert len(leaves(site)) == 2
+    asked.clear()
+    settle(agent, cleaner, until=lambda: not leaves(site), what="the others")
+    assert len(cleaner.harvest.purged.names) == 3
+
+
+# A plan.
+
+
+def test_a_plan_that_the_checker_rejects_is_no_licence(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is done; it is told, and on record, and tried at the next pass."""
+    path = site.image(image_id())
+    agent, cleaner = site.agent("n1"), site.cleaner("c1")
+    publish(agent)
+
+    def rejecting(*_: object) -> None:
+        raise PlanRejectedError("a file of somebody's")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service, "check_plan", rejecting)
+        for _ in range(5):
+            cleaner.step()
+    assert "a file of somebody's" in told(cleaner, "plan-rejected")[0]
+    assert path.exists()
+    assert leaves(site) == []
+    refused = [row for row in told(cleaner, "audit") if "refused" in row]
+    assert len(refused) == 1
+    settle(agent, cleaner, until=lambda: not path.exists(), what="the next plan")
+
+
+# A file that changes under its lock.
+
+
+def test_a_file_that_goes_before_its_rename_stays_out_of_the_manifest(
+    site: Site,
+) -> None:
+    """Some cleaner of Nova's was faster: there is nothing to record."""
+    path, late = site.image(image_id()), site.image(image_id())
+    agent, cleaner = site.agent("n1"), site.cleaner("c1")
+    before(cleaner.world.storage, "facts", path.unlink)
+    settle(agent, cleaner, until=lambda: not late.exists(), what="the other is taken")
+    settle(agent, cleaner, until=lambda: not leaves(site), what="and purged")
+    assert cleaner.harvest.purged.names == [late.name]
+    assert site.observer().observe(scan=False).seen.manifest == ()
+
+
+def test_a_file_whose_rename_is_refused_stays(site: Site) -> None:
+    """A refusal by the storage is known: the file is there, and no record names it."""
+    path, other = site.image(image_id()), site.image(image_id())
+    agent, cleaner = site.agent("n1"), site.cleaner("c1")
+    rename = cleaner.world.storage.quarantine
+
+    def refusing(name: str, epoch: int, leaf: str) -> None:
+        if name == path.name:
+            raise StorageError("operation not permitted", 1)
+        rename(name, epoch, leaf)
+
+    cleaner.world.storage.quarantine = refusing  # type: ignore[method-assign]
+    settle(agent, cleaner, until=lambda: not other.exists(), what="the other is taken")
+    settle(
+        agent,
+        cleaner,
+        until=lambda: cleaner.harvest.purged.names == [other.name],
+        what="and purged",
+    )
+    assert path.exists()
+    entries = list(site.observer().observe(scan=False).seen.entries)
+    assert [entry.name for entry in entries if entry.name == path.name] == []
+
+
+def test_a_renamed_file_that_cannot_be_seen_yet_is_looked_at_again(site: Site) -> None:
+    """Without a look at it no wait begins: the record says that it is intended."""
+    path = site.image(image_id())
+    agent, cleaner = site.agent("n1"), site.cleaner("c1")
+    look, unseen = cleaner.world.storage.quarantined_facts, [None]
+
+    def blind(*arguments: Any, **options: Any) -> object:
+        return unseen.pop() if unseen else look(*arguments, **options)
+
+    cleaner.world.storage.quarantined_facts = blind  # type: ignore[method-assign, assignment]
+    settle(agent, cleaner, until=lambda: not path.exists(), what="it is taken")
+    (batch,) = site.observer().observe(scan=False).seen.manifest
+    assert [entry.state.value for entry in batch.entries] == ["intended"]
+    settle(
+        agent,
+        cleaner,
+        until=lambda: cleaner.harvest.purged.names == [path.name],
+        what="it waits, and goes",
+    )
+
+
+# A takeover.
+
+
+def fallen(site: Site) -> Path:
+    """Leave a quarantined file to a successor; return where it was taken from."""
+    path = site.image(image_id())
+    agent, cleaner = site.agent("n1"), site.cleaner("c1")
+    settle(agent, cleaner, until=lambda: not path.exists(), what="it is taken")
+    cleaner.stand_down()
+    return path
+
+
+def test_a_seal_is_tried_again_while_something_slips_in(site: Site) -> None:
+    """I2: what the late leader renames after the move is moved in its turn."""
+    path, late = fallen(site), site.image(image_id())
+    second = site.cleaner("c2")
+    leaf = leaf_of(late.name, "f" * 16, 1)
+    storage = site.storage()
+    done = before(
+        second.world.storage,
+        "epoch_remove",
+        lambda: storage.quarantine(late.name, 1, leaf),
+    )
+    assert take_office(second.world) is not None
+    assert done
+    assert storage.epochs() == {1: True, 2: False}
+    assert sorted(leaf.partition(".")[0] for leaf in storage.epoch_list(2)) == sorted(
+        [path.name, late.name]
+    )
+    entries = site.observer().observe(scan=False).seen.entries
+    assert {entry.name for entry in entries} == {path.name, late.name}
+
+
+def test_a_seal_that_never_comes_about_is_given_up(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it nobody acts; whatever keeps writing there is told of."""
+    fallen(site)
+    monkeypatch.setattr(lead, "SEAL_TRIES", 3)
+    second = site.cleaner("c2")
+    number = iter(range(10))
+
+    def writing(epoch: int) -> None:
+        leaf = leaf_of("swap_1", f"{next(number):016x}", epoch)
+        (epochs(site) / str(epoch) / leaf).touch()
+        os.rmdir(epochs(site) / str(epoch))  # noqa: PTH106 - its own number
+
+    def refused(epoch: int) -> None:
+        try:
+            writing(epoch)
+        except OSError as error:
+            raise NotEmptyStorageError("it has entries", error.errno or 0) from error
+
+    second.world.storage.epoch_remove = refused  # type: ignore[method-assign]
+    with pytest.raises(DeposedError, match="keeps writing"):
+        take_office(second.world)
+    assert second.world.coordination.leader() is None
+    assert site.storage().epochs() == {1: False, 2: False}
+
+
+@pytest.mark.parametrize("call", ["epochs", "epoch_list", "epoch_remove", "epoch_seal"])
+def test_two_successors_may_seal_one_epoch(site: Site, call: str) -> None:
+    """Whoever comes second finds it sealed, and goes on: its own office is its own."""
+    path = fallen(site)
+    second = site.cleaner("c2")
+
+    def other() -> None:
+        storage = site.storage()
+        if 1 in storage.epochs():
+            for leaf in storage.epoch_list(1):
+                storage.epoch_move(1, leaf, 2, f"{leaf}2")
+            storage.epoch_remove(1)
+        storage.epoch_seal(1)
+
+    # It looks at the epochs to see whether it can stand, for its own, and for all.
+    after = {"epochs": 3, "epoch_list": 1}.get(call, 0)
+    done = before(second.world.storage, call, other, after=after)
+    assert take_office(second.world) is not None
+    assert done
+    assert site.storage().epochs() == {1: True, 2: False}
+    (leaf,) = site.storage().epoch_list(2)
+    assert leaf.startswith(path.name)
+
+
+def test_an_epoch_that_is_claimed_by_another(site: Site) -> None:
+    """Of two that were elected one after the other only one has the number."""
+    fallen(site)
+    second = site.cleaner("c2")
+    get = second.world.coordination.get
+
+    def raced(path: str) -> object:
+        record = get(path)
+        if path == ledger.EPOCH and second.world.coordination.leader() is not None:
+            claim(site)
+        return record
+
+    second.world.coordination.get = raced  # type: ignore[method-assign, assignment]
+    with pytest.raises(DeposedError, match="claimed by another"):
+        take_office(second.world)
+    assert second.world.coordination.leader() is None
+    assert site.storage().epochs() == {1: False}
+
+
+def test_an_epoch_whose_directory_is_there_already(site: Site) -> None:
+    """Who made it leads, or ZooKeeper went back: in either case this one does not."""
+    fallen(site)
+    second = site.cleaner("c2")
+    before(second.world.storage, "epoch_make", lambda: site.storage().epoch_make(2))
+    with pytest.raises(DeposedError, match="knows epoch 2 already"):
+        take_office(second.world)
+    assert site.storage().epochs() == {1: False, 2: False}
+
+
+def test_a_stray_file_that_comes_during_a_takeover(site: Site) -> None:
+    """What is none of ours is not moved, and so the epoch cannot be sealed."""
+    fallen(site)
+    second = site.cleaner("c2")
+    stray = epochs(site) / "1" / "notes.txt"
+    before(second.world.storage, "epoch_make", stray.touch)
+    with pytest.raises(DeposedError, match=r"notes\.txt is none of ours"):
+        take_office(second.world)
+    assert stray.exists()
+    assert site.storage().epochs() == {1: False, 2: False}
+
+
+def test_a_record_that_goes_bad_during_a_takeover(site: Site) -> None:
+    """Its files were moved, so they are safe; nobody judges them until it is read."""
+    path = fallen(site)
+    second = site.cleaner("c2")
+    coordination = site.session("operator")
+    (batch,) = coordination.children(ledger.MANIFEST)
+
+    def damage() -> None:
+        coordination.commit([Set(ledger.batch_path(batch), b"\xc1", None)])
+
+    before(second.world.storage, "epoch_make", damage)
+    with pytest.raises(codec.RecordError, match="cannot be read"):
+        take_office(second.world)
+    assert second.world.coordination.leader() is None
+    (leaf,) = site.storage().epoch_list(2)
+    assert leaf.startswith(path.name)
+    for _ in range(3):
+        second.step()
+    assert second.leadership is None
+    assert f"the manifest's record {batch}" in told(second, "standing-for-election")[-1]
