@@ -20,6 +20,7 @@ QUICK = (
     "no-since",
     "round-after",
     "no-common",
+    "broken-coverage",
     "silent-source",
     "restore-unasked",
     "no-intent",
