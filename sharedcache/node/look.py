@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from sharedcache import ledger
 from sharedcache.core.model import (
@@ -31,6 +32,8 @@ from sharedcache.core.ports import (
 from sharedcache.core.referrers import Referrers, Sightings
 from sharedcache.core.window import Look, Windows
 from sharedcache.node.world import Identity, World
+
+Answer = TypeVar("Answer")
 
 MAX_CAVEATS = 20
 """Caveats that a report bears; one of each kind is what to expect."""
@@ -263,7 +266,7 @@ class Looker:
         union, earlier = Uses(), Uses()
         for source in self.world.sources:
             try:
-                self._last_good[source.name] = source.look()
+                self._last_good[source.name] = _answer(source.look(), Uses)
                 self._remember(source)
             except SourceError as error:
                 failures.append(SourceFailure(source.name, str(error)))
@@ -313,7 +316,7 @@ class Looker:
             if not isinstance(source, EventSource):
                 continue
             try:
-                told = source.between()
+                told = _answer(source.between(), Between)
             except Exception as error:  # noqa: BLE001 - a third party's source must not end the agent
                 what = f"{type(error).__name__}: {error}"
                 failures.append(SourceFailure(source.name, what))
@@ -368,6 +371,13 @@ class Looker:
             for entry in batch.entries
             if used.covers(entry.name)
         )
+
+
+def _answer(answer: object, kind: type[Answer]) -> Answer:
+    """Return what a source answered, if it is what a source answers."""
+    if not isinstance(answer, kind):
+        raise TypeError(f"it answered {answer!r}, which is no {kind.__name__}")
+    return answer
 
 
 def _not_ours(found: Cluster | Unreadable | None) -> str:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sharedcache import ledger
+from sharedcache.adapters.novalock import NovaNameLocks
 from sharedcache.cleaner import lead, service
 from sharedcache.cleaner.lead import take_office
 from sharedcache.cleaner.world import DeposedError
 from sharedcache.core import codec
 from sharedcache.core.checker import PlanRejectedError
 from sharedcache.core.names import leaf_of
-from sharedcache.core.ports import NotEmptyStorageError, Set, StorageError
-from tests.support.inprocess import Site, image_id, publish, settle
+from sharedcache.core.ports import Delete, NotEmptyStorageError, Set, StorageError
+from tests.support.inprocess import FAST, Site, image_id, publish, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -380,3 +381,66 @@ def test_a_record_that_goes_bad_during_a_takeover(site: Site) -> None:
         second.step()
     assert second.leadership is None
     assert f"the manifest's record {batch}" in told(second, "standing-for-election")[-1]
+
+
+# A restore.
+
+
+def wanted(site: Site) -> tuple[NodeService, CleanerService, Path]:
+    """Have a file in quarantine that a node uses from now on."""
+    ident = image_id()
+    path = site.image(ident)
+    agent = site.agent("n1")
+    cleaner = site.cleaner("c1", replace(FAST, grace_s=3600.0))
+    settle(agent, cleaner, until=lambda: not path.exists(), what="the file is taken")
+    settle(cleaner, until=lambda: cleaner.harvest.passes > 2, what="it is recorded")
+    site.uses("n1", images=[ident])
+    return agent, cleaner, path
+
+
+def test_a_restore_waits_for_the_names_lock(site: Site) -> None:
+    """A download under way may publish the name; nothing is linked beside it."""
+    agent, _, path = wanted(site)
+    agent.world = replace(
+        agent.world, policy=replace(agent.world.policy, lock_wait_s=0)
+    )
+    agent.__post_init__()
+    with NovaNameLocks(str(site.locks)) as download:
+        assert download.take(path.name, 0.0, 60.0)
+        settle(
+            agent,
+            until=lambda: "restore-lock-busy" in agent.world.journal.names(),  # type: ignore[attr-defined]
+            what="it waits",
+        )
+        assert not path.exists()
+    settle(agent, until=path.exists, what="it is restored")
+
+
+@pytest.mark.parametrize("becomes", ["gone", "unreadable"])
+def test_a_record_that_changes_after_the_link(site: Site, becomes: str) -> None:
+    """A record that is gone ends the restore, which is told; a bad one does not."""
+    agent, _, path = wanted(site)
+    coordination = site.session("operator")
+    (batch,) = coordination.children(ledger.MANIFEST)
+    record = ledger.batch_path(batch)
+    change = Delete(record, None) if becomes == "gone" else Set(record, b"\xc1", None)
+    release = agent.world.locks.release
+
+    def released() -> bool:
+        coordination.commit([change])
+        return release()
+
+    agent.world.locks.release = released  # type: ignore[method-assign]
+    settle(agent, until=path.exists, what="it is linked")
+    agent.world.locks.release = release  # type: ignore[method-assign]
+    told_of = [
+        fields
+        for name, fields in agent.world.journal.events  # type: ignore[attr-defined]
+        if name == "audit"
+    ]
+    if becomes == "gone":
+        assert not agent.restorer.intents
+        assert [row["name"] for row in told_of] == [path.name]
+    else:
+        assert agent.restorer.intents
+        assert told_of == []
