@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 from sharedcache.adapters.zookeeper_server.launcher import start_child
 from sharedcache.adapters.zookeeper_server.ports import LOOPBACK
 from tests.support.channel import Remote, Switchboard
+from tests.support.counted import counted
 from tests.support.nfs.kernel import TREE
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -71,5 +72,9 @@ def _local(board: Switchboard, log: Path, root: Path) -> Iterator[Remote]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    if counted():
+        # That the other end hung up ends it; then it reports.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_START_S)
     process.kill()
     process.wait()

@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from sharedcache.adapters.zookeeper_server import start_child
+from tests.support.counted import counted
 from tests.support.polling import eventually
 
 if TYPE_CHECKING:
@@ -188,8 +190,16 @@ class Cluster:
             print(f"--- {daemon.name} ({daemon.log})\n{daemon.tail()}")  # noqa: T201
 
     def close(self) -> None:
-        """End every process at once."""
-        for daemon in self.daemons.values():
+        """End every process at once; when `make coverage` counts, let each report."""
+        running = [daemon for daemon in self.daemons.values() if daemon.running]
+        if counted():
+            for daemon in running:
+                daemon.resume()
+                daemon.signal(signal.SIGTERM)
+            for daemon in running:
+                with suppress(subprocess.TimeoutExpired):
+                    daemon.wait()
+        for daemon in running:
             if daemon.running:
                 daemon.kill()
 
