@@ -535,11 +535,6 @@ class Roster:
     expunged: Mapping[str, Tombstone]
     versions: Mapping[str, int]
 
-    @property
-    def nodes(self) -> list[str]:
-        """Every node that counts, sorted."""
-        return sorted({*self.heads, *self.silent, *self.unreadable})
-
 
 def read_roster(coordination: Coordination) -> Roster:
     """Read every roster record, all requests sent together."""

@@ -266,6 +266,10 @@ def found(
     except ConflictError as error:
         if ledger.cluster_of(coordination.get(ledger.IDENTITY)) != cluster:
             raise RefusedError(f"somebody else founded {name} meanwhile") from error
+        # Whoever was faster chose the schema, and the storage's word never goes back.
+        return Founded(
+            cluster, created=False, finalized_schema=_finalized(coordination)
+        )
     publish_schema(storage, Rollout(version, "init"))
     return Founded(cluster, created=True, finalized_schema=version)
 

@@ -10,14 +10,22 @@ import pytest
 
 from sharedcache import ledger
 from sharedcache.adapters.novalock import NovaNameLocks
-from sharedcache.cleaner import lead, service
+from sharedcache.cleaner import finalize, lead, service
+from sharedcache.cleaner.finalize import RefusedError
 from sharedcache.cleaner.lead import take_office
 from sharedcache.cleaner.world import DeposedError
 from sharedcache.core import codec
 from sharedcache.core.checker import PlanRejectedError
+from sharedcache.core.model import Cluster, Rollout
 from sharedcache.core.names import leaf_of
-from sharedcache.core.ports import Delete, NotEmptyStorageError, Set, StorageError
-from tests.support.inprocess import FAST, Site, image_id, publish, settle
+from sharedcache.core.ports import (
+    Delete,
+    NameExistsError,
+    NotEmptyStorageError,
+    Set,
+    StorageError,
+)
+from tests.support.inprocess import FAST, OPERATOR, Site, image_id, publish, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -444,3 +452,57 @@ def test_a_record_that_changes_after_the_link(site: Site, becomes: str) -> None:
     else:
         assert agent.restorer.intents
         assert told_of == []
+
+
+# A founding.
+
+
+def test_two_foundings_at_once_are_one(
+    tmp_path: Path, zookeeper: Any, zk_cluster_name: str
+) -> None:
+    """The first to write decides the schema: the storage is told no other."""
+    with Site(tmp_path / "site", zookeeper.address, zk_cluster_name) as site:
+        coordination, storage = site.session("slow"), site.storage()
+        done = before(storage, "create_marker", lambda: site.found(schema=1))
+        slow = finalize.found(
+            coordination, storage, site.cluster, "another", None, by=OPERATOR
+        )
+        assert done
+        assert (slow.created, slow.finalized_schema) == (False, 1)
+        assert slow.cluster.identity != "another"
+        told_to_writers = ledger.schema_of(storage.read_schema())
+        assert isinstance(told_to_writers, Rollout)
+        assert told_to_writers.finalized_schema == 1
+
+
+def test_a_founding_on_another_ones_directory_is_refused(
+    tmp_path: Path, zookeeper: Any, zk_cluster_name: str
+) -> None:
+    """A marker that came meanwhile and names another cluster is left alone."""
+    with Site(tmp_path / "site", zookeeper.address, zk_cluster_name) as site:
+        coordination, storage = site.session("slow"), site.storage()
+        other = codec.to_text(codec.cluster_to_record(Cluster("other", "its own")))
+        before(storage, "create_marker", lambda: site.storage().create_marker(other))
+        with pytest.raises(NameExistsError):
+            finalize.found(
+                coordination, storage, site.cluster, "mine", None, by=OPERATOR
+            )
+        assert coordination.get(ledger.IDENTITY) is None
+        assert storage.read_marker() == other
+
+
+def test_a_founding_of_a_tree_that_was_founded_meanwhile(
+    tmp_path: Path, zookeeper: Any, zk_cluster_name: str
+) -> None:
+    """For another directory: this one is not told that it belongs to it."""
+    with (
+        Site(tmp_path / "site", zookeeper.address, zk_cluster_name) as site,
+        Site(tmp_path / "other", zookeeper.address, zk_cluster_name) as other,
+    ):
+        coordination, storage = site.session("slow"), site.storage()
+        before(storage, "create_marker", other.found)
+        with pytest.raises(RefusedError, match="somebody else founded"):
+            finalize.found(
+                coordination, storage, site.cluster, "mine", None, by=OPERATOR
+            )
+        assert storage.read_schema() is None
