@@ -217,14 +217,27 @@ class Oracle:
             record = self._read(f"roster/{node}")
             if record["expunged_at"] is not None:
                 continue
-            # The registration is written before the durable report, so a leader
-            # goes by it where there is one; a reason stands if both say so.
-            voices = [record["report"]]
-            registered = self._read(f"groups/nodes/{node}")
-            if registered is not None:
-                voices.append(registered)
+            voices = [record["report"], self._registered(node, record["report"])]
             for why in _reasons(voices, purging=purging):
                 self.say(f"a removal was {what} while {node} {why}")
+
+    def _registered(self, node: str, durable: Any) -> Any:
+        """Return what a node's registration says, or said last.
+
+        It is written before the durable report, so a leader goes by it where there
+        is one; a reason stands if both say so.  One that ended with its session
+        is still the node's last word if that run has not written another.
+        """
+        registered = self._read(f"groups/nodes/{node}")
+        if registered is not None:
+            return registered
+        ended = self._world.zookeeper.records_since(f"groups/nodes/{node}", 0)
+        said = [
+            msgpack.unpackb(record.data) for record in ended if record and record.data
+        ]
+        if not said or durable is None or said[-1]["start"] <= durable["start"]:
+            return None
+        return said[-1]
 
 
 def _reasons(voices: list[Any], *, purging: bool) -> Iterator[str]:

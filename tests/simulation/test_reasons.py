@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import msgpack
 import pytest
 
 from sharedcache.cleaner import service
 from sharedcache.core import planner
 from sharedcache.core.gate import Closes, Code, Gate, Reason
+from sharedcache.core.ports import Create
 from tests.simulation.mutants.registry import Patch
+from tests.simulation.profile import Profile
 from tests.simulation.run import simulate
+from tests.simulation.world import World
 
 FIRST = 700_000
 SOON = 5
@@ -78,3 +83,41 @@ def test_a_reason_that_is_not_given(patch: Patch, code: Code) -> None:
         return Gate(tuple(r for r in found.reasons if r.code is not code))
 
     assert "a removal was" in _objection(patch, without, SILENT[code])
+
+
+def _objections_to_a_removal(
+    registered: dict[str, Any], durable: dict[str, Any]
+) -> Any:
+    """Announce a removal right after a node's registration ended with its session."""
+    world = World("words", Profile(), False)
+    servers = world.zookeeper
+    record = {"node": "n3", "report": durable, "expunged_at": None}
+    servers.commit([Create("roster/n3", msgpack.packb(record))], 0)
+    servers.sessions[99] = set()
+    member = Create("groups/nodes/n3", msgpack.packb(registered))
+    servers.commit([member], 99, ephemeral=True)
+    servers.end_session(99)
+    world.oracle._require_gate("announced", purging=False)
+    return world.oracle.violations
+
+
+def _said(start: int, naming: str) -> dict[str, Any]:
+    return {
+        "start": start,
+        "kernel_naming": naming,
+        "schema_version": 2,
+        "failures": [],
+    }
+
+
+def test_a_registration_that_ended_is_a_nodes_last_word() -> None:
+    """An upgraded agent registers first; its durable report may come too late."""
+    seen = _objections_to_a_removal(_said(2, "sha1"), _said(1, "raw-id"))
+    assert seen == []
+
+
+def test_a_later_report_outdoes_a_registration_that_ended() -> None:
+    """What an agent wrote after that registration is the node's last word."""
+    seen = _objections_to_a_removal(_said(2, "sha1"), _said(3, "raw-id"))
+    assert len(seen) == 1
+    assert seen[0].endswith("a removal was announced while n3 is of the old naming")
