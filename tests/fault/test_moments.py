@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -506,3 +507,94 @@ def test_a_founding_of_a_tree_that_was_founded_meanwhile(
                 coordination, storage, site.cluster, "mine", None, by=OPERATOR
             )
         assert storage.read_schema() is None
+
+
+# A record of the manifest, between two looks at it.
+
+
+def test_an_entry_cannot_be_renewed_in_a_sealed_epoch(site: Site) -> None:
+    """I2: a new leaf is a rename like any other."""
+    path, agent, cleaner = _restored(site)
+    done = before(cleaner.world.storage, "epoch_move", lambda: seal(site, 1))
+    settle(agent, cleaner, until=lambda: told(cleaner, "standing-down"), what="it")
+    assert done
+    assert "sealed" in told(cleaner, "standing-down")[0]
+    assert not told(cleaner, "renewal-refused")
+    assert path.exists()
+
+
+def test_an_entry_whose_renewal_is_refused_stays_as_it_is(site: Site) -> None:
+    """It is told; the entry keeps its mark, and so is not purged, until it goes."""
+    path, agent, cleaner = _restored(site)
+    other = site.image(image_id())
+    move = cleaner.world.storage.epoch_move
+
+    def refusing(*_: object) -> None:
+        raise StorageError("operation not permitted", 1)
+
+    cleaner.world.storage.epoch_move = refusing  # type: ignore[method-assign]
+    settle(agent, cleaner, until=lambda: told(cleaner, "renewal-refused"), what="it")
+    settle(
+        agent,
+        cleaner,
+        until=lambda: cleaner.harvest.purged.names == [other.name],
+        what="others go on",
+    )
+    assert leaves(site)
+    cleaner.world.storage.epoch_move = move  # type: ignore[method-assign]
+    site.uses("n1")
+    then = time.time() - 1e6
+    os.utime(path, (then, then))
+    settle(agent, cleaner, until=lambda: not leaves(site), what="and so does it")
+
+
+def _restored(site: Site) -> tuple[Path, NodeService, CleanerService]:
+    """Have a file that was restored, whose quarantined name is to be renewed."""
+    ident = image_id()
+    path = site.image(ident)
+    agent, cleaner = site.agent("n1"), site.cleaner("c1")
+    patient = replace(cleaner.world.policy, grace_s=3600.0)
+    cleaner.world = replace(cleaner.world, policy=patient)
+    cleaner.__post_init__()
+    settle(agent, cleaner, until=lambda: not path.exists(), what="it is taken")
+    settle(cleaner, until=lambda: cleaner.harvest.passes > 2, what="it is recorded")
+    site.uses("n1", images=[ident])
+    settle(agent, until=path.exists, what="it is restored")
+    settle(agent, until=lambda: not agent.restorer.intents, what="that is recorded")
+    cleaner.world = replace(cleaner.world, policy=FAST)
+    cleaner.__post_init__()
+    return path, agent, cleaner
+
+
+@pytest.mark.parametrize("becomes", ["gone", "unreadable"])
+def test_a_record_that_changes_before_it_is_written(site: Site, becomes: str) -> None:
+    """What is gone is left alone; what cannot be read ends the pass, and is told."""
+    path = site.image(image_id())
+    agent, cleaner = site.agent("n1"), site.cleaner("c1")
+    coordination = site.session("operator")
+
+    def change() -> None:
+        (batch,) = coordination.children(ledger.MANIFEST)
+        record = ledger.batch_path(batch)
+        bad = Set(record, b"\xc1", None)
+        coordination.commit([Delete(record, None) if becomes == "gone" else bad])
+
+    done = before(cleaner.world.storage, "quarantined_facts", change)
+    if becomes == "gone":
+        settle(
+            agent,
+            cleaner,
+            until=lambda: cleaner.harvest.purged.names == [path.name],
+            what="the file is found, adopted, and goes",
+        )
+        assert told(cleaner, "adopted")
+    else:
+        settle(
+            agent, cleaner, until=lambda: told(cleaner, "pass-interrupted"), what="it"
+        )
+        assert "cannot be read" in told(cleaner, "pass-interrupted")[0]
+        for _ in range(5):
+            agent.step()
+            cleaner.step()
+        assert [leaf.partition(".")[0] for leaf in leaves(site)] == [path.name]
+    assert done
