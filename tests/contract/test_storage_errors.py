@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sharedcache.adapters.storage import WriterDirectory
 from sharedcache.core.ports import (
     FencedError,
     NameMissingError,
@@ -22,7 +25,6 @@ from tests.contract.storage_world import IMAGE, LEAF, OTHER
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from sharedcache.adapters.storage import DirectoryStorage
     from sharedcache.core.ports import Storage
@@ -310,3 +312,97 @@ def test_file_system_without_directory_fsync(
     monkeypatch.setattr(os, "fsync", failing)
     storage.purge(1, LEAF)
     assert storage.epoch_list(1) == []
+
+
+# Reading, and a writer's own files.
+
+
+def test_only_a_partial_file_is_a_writers_own(world: RealWorld) -> None:
+    """I2: whoever writes may take away no name that others know."""
+    _prepare(world)
+    with WriterDirectory(str(world.base)) as storage:
+        with pytest.raises(StorageError, match="not a partial file"):
+            storage.partial_remove(IMAGE)
+        with pytest.raises(StorageError, match="not a partial file"):
+            storage.partial_open(IMAGE)
+        partial, descriptor = storage.partial_make(IMAGE)
+        os.close(descriptor)
+        os.close(storage.partial_open(partial))
+        storage.partial_remove(partial)
+        assert not (world.base / partial).exists()
+    assert world.content(IMAGE) == b""
+
+
+def test_a_witness_that_was_not_written_whole(
+    world: RealWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody may rely on it: whoever reads it may find half a record."""
+    storage = _prepare(world)
+    monkeypatch.setattr(os, "pwrite", lambda *_: 1)
+    with pytest.raises(OutcomeUnknownError):
+        storage.witness_write("n", b"w")
+
+
+def test_a_scan_that_cannot_look_at_a_file_is_none(
+    world: RealWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that goes meanwhile is left out; an error of the storage is told."""
+    storage = _prepare(world)
+    (world.base / OTHER).touch()
+    real = os.scandir
+
+    class Entry:
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.name, self._entry = entry.name, entry
+
+        def stat(self, *, follow_symlinks: bool) -> os.stat_result:
+            if self.name == OTHER:
+                raise OSError(number, os.strerror(number))
+            return self._entry.stat(follow_symlinks=follow_symlinks)
+
+    def failing(descriptor: int) -> AbstractContextManager[list[Entry]]:
+        with real(descriptor) as listing:
+            return nullcontext([Entry(entry) for entry in listing])
+
+    monkeypatch.setattr(os, "scandir", failing)
+    number = errno.ENOENT
+    assert storage.scan().names == [IMAGE]
+    number = errno.EIO
+    with pytest.raises(StorageError) as caught:
+        storage.scan()
+    assert caught.value.errno == number
+
+
+def test_a_mount_without_locks_protects_nothing(
+    world: RealWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer is told so, and does not take the file for protected."""
+    _prepare(world)
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    with WriterDirectory(str(world.base)) as storage:
+        descriptor = storage.open_cache(IMAGE)
+        assert descriptor is not None
+        try:
+            assert storage.hold_open(descriptor)
+            monkeypatch.setattr(fcntl, "fcntl", refused)
+            assert not storage.hold_open(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def test_a_mount_that_cannot_be_told(
+    world: RealWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without /proc nothing is known of what a client keeps: it counts as the worst."""
+    storage = _prepare(world)
+
+    def failing(*_: object, **__: object) -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "read_text", failing)
+    assert storage.mount() is None
+    assert storage.name_cache_s() >= 60.0
+    assert storage.local_locks() == ""
