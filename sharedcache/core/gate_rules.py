@@ -95,9 +95,7 @@ def way_out(found: Unreadable, reader: str = "this cleaner") -> str:
     return "`sharedcache recover` shows what to do"
 
 
-def _name(cluster: Cluster | Unreadable | None) -> str:
-    if cluster is None:
-        return "no cluster"
+def _name(cluster: Cluster | Unreadable) -> str:
     if isinstance(cluster, Unreadable):
         return f"a cluster that cannot be read ({cluster.why})"
     return f"cluster {cluster.name} ({cluster.identity})"

@@ -227,6 +227,13 @@ def test_the_changes_of_a_record_tell_what_became_of_files() -> None:
     assert changes((taken,), (replace(taken, round=9),), {A}) == Changes()
 
 
+def test_a_file_that_was_never_looked_at_has_no_time() -> None:
+    """What a record says of it is told, and nothing is made up."""
+    blank = replace(an_entry(A), baseline=None)
+    (subject,) = subjects_of((blank,), freed=True)
+    assert subject == Subject(blank.name, blank.entry, blank.size)
+
+
 def test_a_purge_frees_nothing_while_another_name_is_left() -> None:
     """A restored file lives on under its cache name."""
     once = an_entry(A)

@@ -71,6 +71,15 @@ def test_a_damaged_file_is_taken_before_its_minimum_age() -> None:
     assert [taking.name for taking in plan.take] == [D1]
 
 
+def test_what_is_wrong_is_told_by_digests_or_by_the_size() -> None:
+    """A file of another size need not be read to be known as damaged."""
+    assert (
+        damage(found="sha256:b", recorded="sha256:a").what
+        == "sha256:b and not sha256:a"
+    )
+    assert damage(found="", size=7).what.startswith("7 bytes, and not as many")
+
+
 @pytest.mark.parametrize("field", ["inode", "size", "mtime_ns"])
 def test_an_order_is_about_one_state_of_one_file(field: str) -> None:
     """Another inode, size or time of last use: the file was replaced, or used."""

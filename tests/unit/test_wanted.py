@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from sharedcache.core.codec import RecordError
@@ -63,6 +65,8 @@ def test_other_kinds_have_novas_names(finalized: int) -> None:
         (None, IMAGE),
         ("", IMAGE),
         ("ü", IMAGE),
+        (b"1", IMAGE),
+        (7, KERNEL),
         (IMAGE_ID, swap(1)),
         (IMAGE_ID, ephemeral(1, "x")),
         (IMAGE_ID, resized(0)),
@@ -74,9 +78,7 @@ def test_other_kinds_have_novas_names(finalized: int) -> None:
         (IMAGE_ID, FileKind("floppy")),
     ],
 )
-def test_what_has_no_cache_name_is_refused(
-    image_id: str | None, kind: FileKind
-) -> None:
+def test_what_has_no_cache_name_is_refused(image_id: Any, kind: FileKind) -> None:
     """A name outside the grammar would never be cleaned, or would lead elsewhere."""
     with pytest.raises(WantedError):
         wanted(image_id, kind, 2)
