@@ -27,35 +27,15 @@ from sharedcache.core.ports import (
     StorageError,
 )
 from tests.support.inprocess import FAST, OPERATOR, Site, image_id, publish, settle
+from tests.support.moments import before
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from sharedcache.cleaner.service import CleanerService
     from sharedcache.node.service import NodeService
 
 pytestmark = pytest.mark.timeout(90)
-
-
-def before(
-    port: object, call: str, act: Callable[[], object], *, after: int = 0
-) -> list[str]:
-    """Have something happen once, before a call of a port, ``after`` others of it.
-
-    The list is empty until then.
-    """
-    real, seen, done = getattr(port, call), [0], list[str]()
-
-    def called(*arguments: object, **options: object) -> object:
-        seen[0] += 1
-        if seen[0] > after and not done:
-            done.append(call)
-            act()
-        return real(*arguments, **options)
-
-    setattr(port, call, called)
-    return done
 
 
 def told(cleaner: CleanerService, event: str) -> list[str]:
