@@ -19,6 +19,7 @@ That is several times the median in ``docs/simulation.md``.
 QUICK = (
     "no-since",
     "round-after",
+    "manifest-first",
     "no-common",
     "broken-coverage",
     "silent-source",

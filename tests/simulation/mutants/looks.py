@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from sharedcache import ledger
 from sharedcache.cleaner import (
     act,
     service,
@@ -177,6 +178,20 @@ def saw_latest(patch: Patch) -> None:
         return replace(real(self), saw=frozenset())
 
     patch.set(window.Windows, "coverage", coverage)
+
+
+@mutant("the manifest is read before the round", aim="news-between-reads")
+def manifest_first(patch: Patch) -> None:
+    """Read a round whose entries may have come after the manifest was read."""
+
+    def ground(self: look.Looker) -> look.Ground:
+        coordination = self.world.coordination
+        coordination.sync()
+        parent = coordination.get(ledger.MANIFEST)
+        manifest = self._manifest.read(coordination, parent)
+        return look.Ground(self._round(), manifest, bool(self._manifest.broken))
+
+    patch.set(look.Looker, "ground", ground)
 
 
 @mutant("scans only, no events", aim="two-moves")

@@ -114,6 +114,55 @@ class NameForgotten(Story):
         self.lets_the_leader_act(late)
 
 
+class NewsBetweenReads(Story):
+    """A file is taken, and its round raised, between an agent's two first reads.
+
+    Its host can open the name still.  A guest begins there by it, moves behind the
+    other host's look, and the name is forgotten before the next look.
+    """
+
+    title = "news-between-reads"
+    changes = otherwise(events=False, stale=1.0, lag_s=0.0)
+
+    def tell(self) -> None:
+        """See ``Story``."""
+        here, there = self.two_hosts()
+        name = self.image()
+        inode = self.file(name)
+        self.leader()
+        agent = self.agent(here)
+        slow = self.stage.hold(
+            agent,
+            "get",
+            when=lambda args: (
+                args[0] in {"round", "manifest"}
+                and self.stage.last.get(agent) != "sync"
+                and not self.entries(name)
+            ),
+        )
+        self.feed(but=[name])
+        self.caught(slow)
+        here.mount.remember(name, inode)
+        self.until("it is not on record", lambda: self.taken(name))
+        here.mount.remember(name, inode)
+        number = self.entries(name)[0]["round"]
+        self.until("no raise", lambda: self.round() >= number)
+        slow.release()
+        self.until("no report", lambda: self.report(here).get("round") == number)
+        # Its next look comes a round later.
+        waits = self.stage.hold(agent, "sync")
+        self.until("no second raise", lambda: self.round() > number)
+        self.until("no look", lambda: self.report(there).get("round") > number)
+        late = self.stage.hold(self.agent(there), "look")
+        if here.mount.remembered(name) is not inode:
+            raise CutShortError("the name is forgotten")
+        guest = self.begin(here, name, inode)
+        self.move(guest, here, there)
+        here.mount.forget(self.world.disk.base, name)
+        waits.release()
+        self.lets_the_leader_act(late)
+
+
 class BetweenLooks(Story):
     """A guest comes behind a host's look, which does not look again for a while."""
 
@@ -258,6 +307,7 @@ ALL: tuple[type[Story], ...] = (
     BehindALook,
     SlowLook,
     NameForgotten,
+    NewsBetweenReads,
     BetweenLooks,
     TwoMoves,
     BehindARename,
