@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import stat
 import threading
@@ -11,7 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sharedcache.adapters.uses_socket import AgentLink, UsesSocket, UsesSocketError
+from sharedcache.adapters.uses_socket import (
+    AgentLink,
+    UsesSocket,
+    UsesSocketError,
+    server,
+)
 from sharedcache.cache import NotCachedError, Partial
 from sharedcache.core.model import Uses
 from sharedcache.core.names import digest_of
@@ -113,6 +119,52 @@ def test_a_program_that_never_ends_its_line(served: UsesSocket, path: Path) -> N
         assert link.use(NAME)
         assert raw.recv(100) == b""
     assert NAME in set(served.look().cache_names())
+
+
+def test_a_forked_child_says_nothing(
+    served: UsesSocket, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over its parent's connection it would take back what its parent uses."""
+    with _link(path) as link:
+        assert link.use(NAME)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: 1)
+            link.release(NAME)
+            assert not link.use(OTHER)
+            assert not link.refresh()
+            link.close()
+        assert link.refresh()
+        assert served.look() == Uses.of_names([NAME])
+
+
+def test_more_names_or_programs_than_there_may_be(
+    served: UsesSocket, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are refused by an answer, or not let in; those before them stay."""
+    monkeypatch.setattr(server, "MAX_NAMES", 2)
+    monkeypatch.setattr(server, "MAX_CLIENTS", 1)
+    with _link(path) as link, _link(path) as other:
+        assert link.use(NAME)
+        assert link.use(NAME)
+        assert not link.use(OTHER)
+        assert not other.use(OTHER)
+        assert served.look() == Uses.of_names([NAME])
+
+
+def test_a_program_that_reads_late_gets_every_answer(
+    served: UsesSocket, path: Path
+) -> None:
+    """An answer that finds no room waits for it; nobody else waits meanwhile."""
+    count = 19_000
+    with socket.socket(socket.AF_UNIX) as raw, _link(path) as link:
+        raw.settimeout(10.0)
+        raw.connect(str(path))
+        raw.sendall((json.dumps({"ping": True}) + "\n").encode() * count)
+        assert link.use(NAME)
+        got = b""
+        while got.count(b"\n") < count:
+            got += raw.recv(65536)
+    assert served.look() == Uses.of_names([NAME])
 
 
 def test_the_socket_itself(path: Path) -> None:

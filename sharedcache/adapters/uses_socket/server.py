@@ -213,8 +213,10 @@ class UsesSocket:
 
     def _send(self, client: _Client) -> None:
         if client.output:
-            sent = client.socket.send(client.output)
-            client.output = client.output[sent:]
+            # What finds no room is sent once there is some.
+            with suppress(BlockingIOError):
+                sent = client.socket.send(client.output)
+                client.output = client.output[sent:]
         wanted = selectors.EVENT_READ
         if client.output:
             wanted |= selectors.EVENT_WRITE
