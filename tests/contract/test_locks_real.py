@@ -238,6 +238,60 @@ def test_killed_helper_loses_the_lock(world: RealLocks) -> None:
     assert world.real.release() is True
 
 
+def test_helper_that_is_gone_is_replaced(world: RealLocks) -> None:
+    """Killed between two calls or within one: the next call starts another."""
+    assert world.real.take(NAME, 0, LONG_S)
+    assert world.real.release()
+    assert world.real._helper is not None
+    process = world.real._helper.process
+    process.kill()
+    process.wait(_SOON_S)
+    assert world.real.take(NAME, 0, LONG_S)
+    assert world.real.release()
+    with world.nova_holds(NAME):
+        killer = threading.Timer(0.2, lambda: os.kill(world.helper_pid(), 9))
+        killer.start()
+        assert not world.real.take(NAME, LONG_S, LONG_S)
+        killer.join()
+    assert "ended" in world.real.last_error
+    assert world.real.take(NAME, 0, LONG_S)
+
+
+def test_helper_that_ends_before_it_is_asked(
+    world: RealLocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was there a moment ago, and its pipe is broken now."""
+    assert world.real.take(NAME, 0, LONG_S)
+    assert world.real.release()
+    assert world.real._helper is not None
+    process = world.real._helper.process
+    process.kill()
+    process.wait(_SOON_S)
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "poll", lambda: None)
+        assert not world.real.take(NAME, 0, LONG_S)
+    assert "ended" in world.real.last_error
+
+
+def test_helper_that_the_storage_holds_is_not_waited_for(
+    world: RealLocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was killed and hangs in the kernel is let be, and reaped when it ends."""
+    assert world.real.take(NAME, 0, LONG_S)
+    assert world.real._helper is not None
+    process = world.real._helper.process
+
+    def hanging(_: float) -> None:
+        raise subprocess.TimeoutExpired("the helper", 1.0)
+
+    monkeypatch.setattr(process, "wait", hanging)
+    world.real.close()
+    monkeypatch.undo()
+    assert process.wait(_SOON_S) == -signal.SIGKILL
+    assert world.real.take(NAME, 0, LONG_S)
+    assert world.real._ending == []
+
+
 def test_stopped_helper_loses_the_lock(world: RealLocks) -> None:
     """hold_s counts even while the helper itself is stopped."""
     assert world.real.take(NAME, 0, 0.5)
