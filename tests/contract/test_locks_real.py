@@ -276,7 +276,7 @@ def test_helper_that_ends_before_it_is_asked(
 def test_helper_that_the_storage_holds_is_not_waited_for(
     world: RealLocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that was killed and hangs in the kernel is let be, and reaped when it ends."""
+    """One that was killed and hangs in the kernel is let be, and reaped later."""
     assert world.real.take(NAME, 0, LONG_S)
     assert world.real._helper is not None
     process = world.real._helper.process
