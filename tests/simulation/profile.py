@@ -37,6 +37,8 @@ class Profile:
     ``cache_s`` is how long clients keep names and listings, as they report it;
     ``kept_s`` how long they really keep cache names, which may be longer: only
     the judgement of nodes that do not look may rest on the reported time.
+    ``cleaner_cache_s`` is the former for cleaners' mounts, ``None`` where it is the
+    same.
     """
 
     nodes: int = 2
@@ -54,6 +56,7 @@ class Profile:
     batch: int = 10
     cache_s: float = 0.0
     kept_s: float = 0.0
+    cleaner_cache_s: float | None = None
     stale: float = 0.5
     lag_s: float = 0.0
     guest_interval_s: float = 2.0
@@ -69,6 +72,11 @@ class Profile:
     trouble_interval_s: float = 4.0
     story: str = ""
     founding_schema: int | None = None
+
+    @property
+    def longest_cache_s(self) -> float:
+        """How long any client keeps names and listings, as it reports it."""
+        return max(self.cache_s, self.cleaner_cache_s or 0.0)
 
 
 STORIES = 0.3
@@ -163,6 +171,7 @@ def _crowded(rng: random.Random) -> Profile:
             ((), ("source",), ("kill", "source"), (rng.choice(TROUBLES),))
         ),
         trouble_interval_s=pace * rng.choice((3.0, 8.0)),
+        cleaner_cache_s=rng.choice((None, None, 0.0, 0.5)),
     )
 
 
@@ -208,4 +217,5 @@ def _troubled(rng: random.Random) -> Profile:
         odds=odds,
         troubles=troubles,
         trouble_interval_s=rng.choice((2.0, 5.0)),
+        cleaner_cache_s=rng.choice((None, None, 0.0, 1.5)),
     )

@@ -232,7 +232,7 @@ class Reasons:
 
     def _said(self, who: str, node: str) -> Said:
         # A client may have kept for a while that there is no witness.
-        since = self._looks[who][0] - self._world.profile.cache_s
+        since = self._looks[who][0] - self._world.hosts[who].mount.cache_s
         written = self._witnesses.get(node, [])
         later = [born for when, born in written if when > since]
         before = [born for when, born in written if when <= since]

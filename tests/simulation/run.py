@@ -25,7 +25,7 @@ def bound_s(profile: Profile) -> float:
         + 3 * profile.session_timeout_s
         + 2 * profile.min_age_s
         + profile.grace_s
-        + 3 * profile.cache_s
+        + 3 * profile.longest_cache_s
         + 4 * profile.pass_interval_s
         + 14 * (profile.report_interval_s + profile.round_interval_s)
         + (40.0 if profile.uneven else 0.0)

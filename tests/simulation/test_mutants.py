@@ -39,6 +39,7 @@ QUICK = (
     "ephemeral-roster",
     "no-incarnation",
     "no-strangers",
+    "cache-untold",
     "early-seal",
     "guests-first",
     "expunge-live",

@@ -141,15 +141,19 @@ class World:
 
     # Hosts and daemons.
 
-    def add_host(self, name: str) -> Host:
-        """Add a host, with a mount and a clock of its own."""
+    def add_host(self, name: str, cache_s: float | None = None) -> Host:
+        """Add a host, with a mount and a clock of its own.
+
+        Its mount keeps names for ``cache_s`` seconds, or as the profile says.
+        """
         rng = self.scheduler.random
+        cache_s = self.profile.cache_s if cache_s is None else cache_s
         mount = Mount(
             self.disk,
             lambda: self.scheduler.now,
-            self.profile.cache_s,
+            cache_s,
             lambda: self.scheduler.chance(self.profile.stale),
-            self.profile.kept_s,
+            max(cache_s, self.profile.kept_s),
         )
         locks = self.shared_locks
         if not self.profile.shared_locks:
@@ -171,7 +175,8 @@ class World:
 
     def add_cleaner(self, name: str) -> None:
         """Add a cleaner on a host of its own."""
-        process = Process(self, self.add_host(name), name, daemons.cleaner)
+        host = self.add_host(name, self.profile.cleaner_cache_s)
+        process = Process(self, host, name, daemons.cleaner)
         self.cleaners[name] = process
         process.start()
 

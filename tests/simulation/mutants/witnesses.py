@@ -56,6 +56,17 @@ def floor_once(patch: Patch) -> None:
     patch.set(planner, "_time_waits", waits)
 
 
+@mutant("reports do not tell how long names are kept", aim="longer-memory")
+def cache_untold(patch: Patch) -> None:
+    """Report as if this node's client kept no names."""
+    real = node_service.NodeService._report
+
+    def report(self: Any, *args: Any, **kw: Any) -> Any:
+        return replace(real(self, *args, **kw), name_cache_s=0.0)
+
+    patch.set(node_service.NodeService, "_report", report)
+
+
 @mutant("witnesses are not read again", aim="sealed-host")
 def witness_once(patch: Patch) -> None:
     """Believe for ever what a witness said when it was first read."""

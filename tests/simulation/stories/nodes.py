@@ -173,6 +173,38 @@ class UnseenNewcomer(Newcomer):
         return kept is not None and self.world.scheduler.now - kept[0] < 0.1
 
 
+class LongerMemory(Newcomer):
+    """A newcomer's host remembers a name longer than the cleaners' hosts would.
+
+    Its guest begins by that name, as late as it may: right before the unlink.
+    """
+
+    title = "longer-memory"
+    changes = otherwise(**{**UnseenNewcomer.changes, "cleaner_cache_s": 0.0})
+
+    def arrives(self) -> Host:
+        """See ``Newcomer``; the leader has made a pass before."""
+        self.until("no pass", lambda: self.world.counts["pass"], 14.0)
+        return super().arrives()
+
+    def settles_in(self, host: Host, name: str) -> None:
+        """See ``Newcomer``."""
+        slow = self.stage.hold(self.agent(host), "witness_write")
+        self.fetch(host, name)
+        inode = self.file(name)
+        unlink = self.unlink_of(self.leader(), name)
+        self.until("it is not taken", lambda: self.named(name) is None)
+        host.mount.remember(name, inode)
+        self.caught(slow)
+        self.happens(1.8, lambda: unlink.caught)
+        slow.release()
+        self.until("no witness", host.may_start_guests)
+        if host.mount.remembered(name) is not inode:
+            raise CutShortError("the host has forgotten the name")
+        self.begin(host, name, inode)
+        unlink.release()
+
+
 class AgentStops(Story):
     """An agent is stopped while its host goes on, and guests begin there later."""
 
@@ -258,6 +290,7 @@ ALL: tuple[type[Story], ...] = (
     LateWitness,
     Newcomer,
     UnseenNewcomer,
+    LongerMemory,
     ExpungedAlive,
     AgentStops,
 )
