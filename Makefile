@@ -88,7 +88,7 @@ test-nfs: bootstrap-nfs ## Try the storage on a real NFS server, with two guests
 	@SHAREDCACHE_NFS=1 $(PYTEST) $(PYTEST_ARGS) -m nfs tests/fault
 
 # SCHEDULES=n and FIRST=n choose the seeds, MINUTES=n how long at most; SEED=n replays one with its trace,
-# STRIKE=operation:change:mode a crash point;
+# STRIKE=operation:change:mode a crash point; STORY=name tells one story only;
 # MUTANT=name takes a protection out, to see that it is found.
 .PHONY: simulate
 simulate: bootstrap ## Run the shipped services under 100,000 schedules

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import statistics
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 
 from tests.simulation import farm
 from tests.simulation.mutants import MUTANTS, PARTS
@@ -54,8 +52,7 @@ def print_table(limit: int, bases: int, only: Sequence[str] = ()) -> None:
     parts = [part.__name__ for part in PARTS]
     every = sorted(MUTANTS.values(), key=lambda m: parts.index(m.apply.__module__))
     chosen = [mutant for mutant in every if not only or mutant.name in only]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(farm.workers(), context, farm.quiet) as pool:
+    with farm.farm() as pool:
         hunting = {
             mutant.name: [
                 pool.submit(hunt, mutant.name, BASE * (n + 1), limit)
