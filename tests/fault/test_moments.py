@@ -11,7 +11,7 @@ import pytest
 
 from sharedcache import ledger
 from sharedcache.adapters.novalock import NovaNameLocks
-from sharedcache.cleaner import finalize, lead, service
+from sharedcache.cleaner import finalize, lead, operator, service
 from sharedcache.cleaner.finalize import RefusedError
 from sharedcache.cleaner.lead import take_office
 from sharedcache.cleaner.world import DeposedError
@@ -578,3 +578,41 @@ def test_a_record_that_changes_before_it_is_written(site: Site, becomes: str) ->
             cleaner.step()
         assert [leaf.partition(".")[0] for leaf in leaves(site)] == [path.name]
     assert done
+
+
+# An agent that was given up.
+
+
+def test_an_expunged_agent_reports_only_with_a_new_witness(site: Site) -> None:
+    """While the storage refuses one its record stays a tombstone, and it goes on."""
+    agent, gone = site.agent("n1"), site.agent("n2")
+    publish(agent)
+    publish(gone)
+    before_that = gone.identity.incarnation
+    gone.world.coordination.leave()
+    word = site.session("operator")
+    operator.expunge(word, site.storage(), "n2", OPERATOR)
+    write = gone.world.storage.witness_write
+
+    def refusing(*_: object) -> None:
+        raise StorageError("no space left on device", 28)
+
+    gone.world.storage.witness_write = refusing  # type: ignore[method-assign, assignment]
+    settle(
+        gone,
+        until=lambda: "witness-not-written" in gone.world.journal.names(),  # type: ignore[attr-defined]
+        what="it tells",
+    )
+    for _ in range(3):
+        gone.look_soon()
+        gone.step()
+    word.sync()
+    assert set(ledger.read_roster(word).expunged) == {"n2"}
+    gone.world.storage.witness_write = write  # type: ignore[method-assign]
+
+    def back() -> bool:
+        word.sync()
+        return "n2" in ledger.read_roster(word).heads
+
+    settle(gone, until=back, what="it is back")
+    assert gone.identity.incarnation.start > before_that.start
