@@ -122,6 +122,46 @@ def test_a_daemons_settings_are_its_options_too(tmp_path: Path, option: str) -> 
     assert settings.agent.touch_interval_s == 8
 
 
+def test_a_directory_of_files_is_read_in_the_order_of_names(tmp_path: Path) -> None:
+    """Later files win, and a directory stands among the files where it is named."""
+    place = tmp_path / "conf.d"
+    place.mkdir()
+    _written(place, "[sharedcache]\ncluster = b\nbase = /b\n", "20.conf")
+    _written(place, "[sharedcache]\ncluster = a\nbase = /a\n", "10.conf")
+    _written(place, "nonsense", "30.conf~")
+    last = _written(tmp_path, "[sharedcache]\ncluster = c\n")
+    read_in = read(parser(), ["--config-dir", str(place), f"--config-file={last}"], {})
+    assert (read_in.base, read_in.cluster) == ("/b", "c")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--config-file",), "--config-file needs a path"),
+        (("--config-dir=",), "--config-dir needs a path"),
+        (("--config-dir=/nowhere",), "no file /nowhere/*.conf is there"),
+        (("--config-fil={other}",), "in full"),
+    ],
+)
+def test_files_that_are_not_named_right(
+    tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    """Never the default files in their place: those may be another cluster's."""
+    other = _written(tmp_path, "[sharedcache]\nbase = /other\n")
+    given = [one.format(other=other) for one in arguments]
+    with pytest.raises(SettingsError) as caught:
+        read(parser(), given, {"SHAREDCACHE_CONFIG": str(other)})
+    assert words in str(caught.value)
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    """It is named, in one line."""
+    bad = tmp_path / "a.conf"
+    bad.write_bytes(b"[sharedcache]\nbase = \xff\n")
+    with pytest.raises(SettingsError, match=f"{bad} is not text"):
+        _read(bad)
+
+
 def test_a_nova_conf_gives_paths_and_ages(tmp_path: Path) -> None:
     """Nova's own file as it is, beside one of ours or alone."""
     settings = _read(_written(tmp_path, NOVA))

@@ -145,7 +145,11 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _files_in(directory: str) -> list[str]:
-    return [str(path) for path in sorted(Path(directory).expanduser().glob("*.conf"))]
+    found = [str(path) for path in Path(directory).expanduser().glob("*.conf")]
+    if not found:
+        # The default files, in its place, may be another cluster's.
+        raise SettingsError(f"no file {directory}/*.conf is there")
+    return sorted(found)
 
 
 def is_ours(path: str) -> bool:
