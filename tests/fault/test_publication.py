@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sharedcache.adapters.novalock import NovaNameLocks
 from sharedcache.adapters.storage import (
     DirectoryStorage,
     control,
@@ -248,3 +249,69 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     ):
         assert path.read_bytes() == b"theirs"
     assert names_in(base) == {_NAME}
+
+
+@pytest.mark.parametrize("fetched", [False, True])
+def test_what_was_done_under_a_lost_lock_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, fetched: bool
+) -> None:
+    """A cleaner may have looked meanwhile: the file is protected once more."""
+    base = bound_base(tmp_path)
+    if not fetched:
+        (base / _NAME).write_bytes(CONTENT)
+    taken: list[bool] = []
+    release = NovaNameLocks.release
+
+    def losing(locks: NovaNameLocks) -> bool:
+        taken.append(release(locks))
+        return len(taken) > 1
+
+    monkeypatch.setattr(NovaNameLocks, "release", losing)
+    calls: list[str] = []
+    with (
+        writer(base, limits=_CALM) as cache,
+        cache.use("an image", fetch=giving(calls=calls)) as path,
+    ):
+        assert path.read_bytes() == CONTENT
+    assert len(taken) == 2
+    assert len(calls) == fetched
+    assert names_in(base) == {_NAME}
+
+
+def test_a_lock_that_is_lost_at_any_renewal_publishes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others were let past; the second fetch has the lock, and gives the name."""
+    renew = NovaNameLocks.renew
+    for lost in range(10):
+        base = bound_base(tmp_path / str(lost))
+        renewed: list[bool] = []
+
+        def losing(
+            locks: NovaNameLocks,
+            hold_s: float,
+            *,
+            _lost: int = lost,
+            _renewed: list[bool] = renewed,
+            _base: Path = base,
+        ) -> bool:
+            _renewed.append(renew(locks, hold_s))
+            if len(_renewed) - 1 == _lost:
+                assert names_in(_base).isdisjoint({_NAME})
+                return False
+            return True
+
+        monkeypatch.setattr(NovaNameLocks, "renew", losing)
+        calls: list[str] = []
+        with (
+            writer(base, limits=_CALM) as cache,
+            cache.use("an image", fetch=giving(calls=calls)) as path,
+        ):
+            assert path.read_bytes() == CONTENT
+        assert names_in(base) == {_NAME}
+        if len(renewed) <= lost:
+            assert lost > 2
+            assert len(calls) == 1
+            return
+        assert len(calls) == 2
+    pytest.fail("it renews without end")
