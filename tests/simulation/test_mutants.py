@@ -18,6 +18,7 @@ That is several times the median in ``docs/simulation.md``.
 
 QUICK = (
     "no-since",
+    "reread-unsynced",
     "round-after",
     "manifest-first",
     "no-common",

@@ -62,6 +62,22 @@ def round_after(patch: Patch) -> None:
     patch.set(look.Looker, "look", look_)
 
 
+@mutant("the window's round is read without a sync", aim="lagging-first-look")
+def reread_unsynced(patch: Patch) -> None:
+    """Read the round at a look's end as a server that lags has it."""
+    real = look.Looker.look
+
+    def look_(self: look.Looker, ground: look.Ground) -> look.Sight:
+        coordination: Any = self.world.coordination
+        coordination.sync = lambda: None
+        try:
+            return real(self, ground)
+        finally:
+            del coordination.sync
+
+    patch.set(look.Looker, "look", look_)
+
+
 @mutant("two clean looks, no common round", aim="between-looks")
 def no_common(patch: Patch) -> None:
     """Confirm what every node has looked for after the rename, each in its time."""

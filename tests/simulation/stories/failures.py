@@ -35,6 +35,13 @@ class SlowFirstLook(Story):
         self.lets_the_leader_act(late)
 
 
+class LaggingFirstLook(SlowFirstLook):
+    """The same, with servers that lag behind by more than the look takes."""
+
+    title = "lagging-first-look"
+    changes = otherwise(**SlowFirstLook.changes, lag_s=3.0)
+
+
 class LookAfterAFailure(Story):
     """A guest leaves while a host's source fails, behind the other host's look."""
 
@@ -85,6 +92,7 @@ class BlindHost(Story):
 
 ALL: tuple[type[Story], ...] = (
     SlowFirstLook,
+    LaggingFirstLook,
     LookAfterAFailure,
     BlindHost,
 )
