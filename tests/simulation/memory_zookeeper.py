@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -291,8 +291,9 @@ class MemorySession:
     """The port ``Coordination`` over a ``MemoryZooKeeper``.
 
     ``boottime`` is this host's clock, in seconds.  ``lag_s`` is how far the
-    server that this session is connected to is behind.  ``cut`` and ``stopped``
-    are set by the world: the network is down, the process stands still.
+    server that this session is connected to is behind.  ``between`` is called
+    between requests that are sent together, and tells whether time has passed:
+    each is answered by itself, in their order, and later ones of what is later.
     """
 
     def __init__(
@@ -307,6 +308,7 @@ class MemorySession:
         self.member = member
         self.lag_s = lag_s
         self.reachable: Callable[[], bool] = lambda: True
+        self.between: Callable[[], bool] = lambda: False
         self._boottime = boottime
         self._timeout_s = timeout_s
         self._session = 0
@@ -435,7 +437,14 @@ class MemorySession:
     def get_many(self, paths: Sequence[str]) -> list[Record | None]:
         """See the port."""
         self._contact()
-        return [self.server.record(checked(path), self._view) for path in paths]
+        return list(self._together(paths))
+
+    def _together(self, paths: Sequence[str]) -> Iterator[Record | None]:
+        """Read nodes one after the other; whatever else happens comes in between."""
+        for number, path in enumerate(paths):
+            if number and self.between():
+                self._contact()
+            yield self.server.record(checked(path), self._view)
 
     def children(self, path: str) -> list[str]:
         """See the port."""
@@ -527,8 +536,11 @@ class MemorySession:
         """See the port."""
         self._contact()
         found: dict[str, Mapping[str, object] | UndecodableMember] = {}
-        for name in self.server.children(NODES, self._view):
-            record = self.server.record(f"{NODES}/{name}", self._view)
+        names = self.server.children(NODES, self._view)
+        if self.between():
+            self._contact()
+        records = self._together([f"{NODES}/{name}" for name in names])
+        for name, record in zip(names, records, strict=True):
             if record is None:
                 continue
             if name.isascii():

@@ -88,6 +88,9 @@ MOST = 0.25
 
 IN_AN_EPOCH = frozenset({"quarantine", "restore", "purge", "epoch_move", "epoch_time"})
 
+STUCK = (errno.EACCES, errno.EBUSY)
+"""With what the storage refuses to unlink one file, while all else goes well."""
+
 FAILURES = (errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOSPC, errno.EBUSY)
 
 
@@ -99,7 +102,8 @@ class Odds:
     ``lost_answer``: the effect happens, its answer does not come.
     ``lost_request``: neither.  ``late``: the answer is lost and the effect
     happens later, perhaps once more after a second try.  ``error``: a look at the
-    storage fails; ``refusal``: a change of it is refused, or nobody can tell.
+    storage fails; ``refusal``: a change of it is refused, or nobody can tell;
+    ``stuck``: an unlink is refused.
     """
 
     pause: float = 0.0
@@ -110,6 +114,7 @@ class Odds:
     late_s: tuple[float, float] = (0.05, 8.0)
     error: float = 0.0
     refusal: float = 0.0
+    stuck: float = 0.0
     call_s: tuple[float, float] = (0.001, 0.02)
 
 
@@ -271,10 +276,8 @@ def _change(
     if strike == "late" or (not strike and scheduler.chance(late)):
         process.land_later(_landing(process, kind, name, call), odds.late_s)
         raise lost
-    if kind == "storage" and not strike:
-        number = process.host.broken
-        if not number and scheduler.chance(odds.refusal):
-            number = scheduler.random.choice(FAILURES)
+    if kind == "storage" and strike in {"", "refused"}:
+        number = _refusal(process, name, strike)
         if number:
             raise _failed(process, name, number, call)
     result = call()
@@ -284,6 +287,20 @@ def _change(
         process.bounce(kind)
         raise lost
     return result
+
+
+def _refusal(process: Process, name: str, strike: str) -> int:
+    """Return the error number by which a change of the storage fails, 0 for none."""
+    scheduler, odds = process.world.scheduler, process.odds()
+    if strike:
+        return errno.EBUSY
+    if process.host.broken:
+        return process.host.broken
+    if scheduler.chance(odds.refusal):
+        return scheduler.random.choice(FAILURES)
+    if name == "purge" and scheduler.chance(odds.stuck):
+        return scheduler.random.choice(STUCK)
+    return 0
 
 
 def _failed(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 RESTART_S = (0.3, 4.0)
 EPOCH_OF_TIME_S = 100_000.0
+NAP_S = (0.0005, 0.02)
+"""How far apart two answers come to requests that were sent together."""
 
 
 @dataclass(slots=True, eq=False)
@@ -243,6 +245,7 @@ class Process:
         contact = Contact(world, session)
         contact.cut = world.is_cut(self.host)
         session.reachable = lambda: not contact.cut
+        session.between = self._nap
         self.session, self.contact = session, contact
         return session
 
@@ -250,6 +253,14 @@ class Process:
         """Make the locks' helper of this run."""
         self.locks = MemoryLocks(self.host.locks, self._wait)
         return self.locks
+
+    def _nap(self) -> bool:
+        """Let a little time pass between two answers, or not."""
+        scheduler, profile = self.world.scheduler, self.world.profile
+        naps = bool(profile.torn) and scheduler.chance(profile.torn)
+        if naps:
+            self.actor.sleep(scheduler.stretch(*NAP_S))
+        return naps
 
     def _wait(self, seconds: float) -> None:
         self.actor.sleep(seconds)

@@ -39,6 +39,9 @@ class Profile:
     the judgement of nodes that do not look may rest on the reported time.
     ``cleaner_cache_s`` is the former for cleaners' mounts, ``None`` where it is the
     same.
+    ``share_percent`` is above which share of the files a pass is braked.  ``torn``
+    is the chance that time passes between two answers to requests that
+    were sent together.
     """
 
     nodes: int = 2
@@ -54,6 +57,7 @@ class Profile:
     grace_s: float = 0.0
     min_age_s: float = 2.0
     batch: int = 10
+    share_percent: float = 100.0
     cache_s: float = 0.0
     kept_s: float = 0.0
     cleaner_cache_s: float | None = None
@@ -66,6 +70,7 @@ class Profile:
     events: bool = True
     drift: bool = False
     uneven: bool = False
+    torn: float = 0.0
     hunted: bool = False
     odds: Odds = field(default_factory=Odds)
     troubles: tuple[str, ...] = ()
@@ -84,6 +89,10 @@ STORIES = 0.3
 
 CROWDED = 0.6
 """Share of the others in which guests crowd around few files and looks are slow."""
+
+
+TORN = 0.5
+"""Share of schedules in which reads that are sent together are torn."""
 
 
 def draw(rng: random.Random, stories: Sequence[str]) -> Profile:
@@ -117,6 +126,7 @@ def told(story: str, rng: random.Random) -> Profile:
         lag_s=rng.choice((0.0, 0.05)),
         touches=False,
         events=rng.random() < 0.5,
+        torn=_some(rng, TORN, 0.3),
         odds=Odds(late_s=(4.0, 8.0), call_s=call_s),
         story=story,
     )
@@ -141,6 +151,7 @@ def _crowded(rng: random.Random) -> Profile:
         lost_answer=_some(rng, 0.2, 0.01),
         late=_some(rng, 0.2, 0.01),
         late_s=(0.05, 4.0),
+        stuck=_some(rng, 0.3, 0.2),
         call_s=call_s,
     )
     return Profile(
@@ -166,6 +177,7 @@ def _crowded(rng: random.Random) -> Profile:
         shared_locks=rng.random() < 0.7,
         events=rng.random() < 0.4,
         uneven=rng.random() < 0.7,
+        torn=_some(rng, TORN, 0.3),
         odds=odds,
         troubles=rng.choice(
             ((), ("source",), ("kill", "source"), (rng.choice(TROUBLES),))
@@ -184,7 +196,7 @@ def _troubled(rng: random.Random) -> Profile:
         lost_request=_some(rng, 0.2, 0.005, 0.02),
         late=_some(rng, 0.3, 0.005, 0.02),
         error=_some(rng, 0.1, 0.01),
-        refusal=_some(rng, 0.1, 0.01),
+        refusal=_some(rng, 0.2, 0.01, 0.03),
         call_s=rng.choice(((0.001, 0.01), (0.001, 0.1), (0.02, 0.4))),
     )
     troubles = tuple(rng.sample(TROUBLES, rng.choice((0, 0, 1, 1, 2, 3))))
@@ -214,6 +226,7 @@ def _troubled(rng: random.Random) -> Profile:
         events=rng.random() < 0.5,
         drift=rng.random() < 0.2,
         uneven=rng.random() < 0.4,
+        torn=_some(rng, TORN, 0.3),
         odds=odds,
         troubles=troubles,
         trouble_interval_s=rng.choice((2.0, 5.0)),

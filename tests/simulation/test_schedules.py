@@ -29,6 +29,7 @@ LEAST = {
     "restored": 0.05,
     "leading": 1.0,
     "sealed-epoch": 0.2,
+    "purge-refused": 0.004,
 }
 """How often each must happen, per schedule: a world that stands still shows nothing.
 
