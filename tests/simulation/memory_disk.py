@@ -18,7 +18,11 @@ TICK_NS = 4_000_000
 
 @dataclass(slots=True, eq=False)
 class Inode:
-    """One file, or something that is none (``kind`` other than ``file``)."""
+    """One file, or something that is none (``kind`` other than ``file``).
+
+    ``touched_ns`` are the modification times that touches gave it, the oldest first,
+    behind the one that it had at first.
+    """
 
     number: int
     kind: str = "file"
@@ -27,6 +31,12 @@ class Inode:
     ctime_ns: int = 0
     links: int = 0
     locks: int = 0
+    touched_ns: list[int] = field(default_factory=list)
+
+    def time_before(self, when_ns: int) -> int:
+        """Return the modification time that it surely had before a moment."""
+        earlier = [one for one in self.touched_ns if one < when_ns]
+        return earlier[-1] if earlier else (*self.touched_ns, self.mtime_ns)[0]
 
     def facts(self) -> FileFacts:
         """Return what a stat of it says."""
@@ -53,13 +63,17 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A name that went: from where, of what, and to where if it was a rename."""
+    """A name that went: from where, of what, and to where if it was a rename.
+
+    ``new`` is the name that it got by that.
+    """
 
     folder: Folder
     name: str
     inode: Inode
     to: Folder | None = None
     replaced: bool = False
+    new: str = ""
 
 
 def refuse(number: int, what: str) -> OSError:
@@ -152,7 +166,7 @@ class MemoryDisk:
         if old is not None:
             self._lost(old)
             self._tell(Removal(to, new, old, replaced=True))
-        self._tell(Removal(folder, name, inode, to))
+        self._tell(Removal(folder, name, inode, to, new=new))
 
     def remove_folder(self, parent: Folder, name: str) -> None:
         """Remove an empty directory."""
@@ -170,7 +184,9 @@ class MemoryDisk:
 
     def touch(self, inode: Inode) -> None:
         """Set a file's times to the server's clock."""
+        inode.touched_ns = inode.touched_ns or [inode.mtime_ns]
         inode.mtime_ns = inode.ctime_ns = self.now_ns()
+        inode.touched_ns.append(inode.mtime_ns)
 
     def touch_folder(self, folder: Folder) -> None:
         """Set a directory's times to the server's clock."""

@@ -7,7 +7,7 @@ bound to, and every name that went.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -15,6 +15,7 @@ import msgpack
 from sharedcache.core.ports import Create, Operation, Set
 from tests.simulation.memory_disk import Folder, Inode, Removal
 from tests.simulation.reasons import Reasons
+from tests.simulation.waits import Waits
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -39,6 +40,7 @@ class Oracle:
         self.may_lose_zookeeper = False
         self._world = world
         self.reasons = Reasons(world)
+        self.waits = Waits(world)
         self._owners: dict[int, str] = {}
         self._highest = 0
         self.in_office = ""
@@ -49,6 +51,10 @@ class Oracle:
         """Note a violation."""
         self._world.scheduler.tell("ORACLE", what)
         self.violations.append(f"{self._world.scheduler.now:.3f} s: {what}")
+
+    def _say_all(self, violations: Iterable[str]) -> None:
+        for what in violations:
+            self.say(what)
 
     def took_office(self, epoch: int, who: str) -> None:
         """Note that a leader has done all that it must before it acts."""
@@ -95,6 +101,7 @@ class Oracle:
         elif removal.to is not None and removal.to.title.isdigit():
             self._acts(who, int(removal.to.title))
             self._world.counts["renamed"] += 1
+            self._say_all(self.waits.taken(who, removal))
             self._world.hunter.taken(removal)
         elif who != FOREIGN and not (
             who.startswith("nova") and removal.name.endswith(".part")
@@ -105,6 +112,7 @@ class Oracle:
         if removal.to is None:
             self._acts(who, int(removal.folder.title))
             self._world.counts["unlinked"] += 1
+            self._say_all(self.waits.unlinked(removal.name))
         elif removal.to.title.isdigit():
             if removal.to is removal.folder:
                 # An entry gets a new name after a restore: a leader's act.
@@ -155,6 +163,7 @@ class Oracle:
         epochs = self._world.disk.epochs
         folder = None if epochs is None else epochs.names.get(str(record["epoch"]))
         for leaf in record["leaves"].values():
+            self._say_all(self.waits.authorised(self._world.doer(), leaf))
             inode = folder.names.get(leaf) if isinstance(folder, Folder) else None
             if not isinstance(inode, Inode):
                 continue

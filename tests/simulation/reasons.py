@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 NEWEST = 2
+EVERYTHING = 100.0
 OF_A_LOSS = frozenset({"cluster-mismatch", "no-cluster-marker"})
 
 
@@ -86,7 +87,7 @@ class Reasons:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._looks: dict[str, tuple[float, int]] = {}
+        self._looks: dict[str, tuple[float, int, int]] = {}
         self._seen: set[str] = set()
         self._told: dict[str, tuple[float, set[str]]] = {}
         self._witnesses: dict[str, list[tuple[float, tuple[str, int]]]] = {}
@@ -109,11 +110,23 @@ class Reasons:
             if not self._possible(who, code, subject):
                 yield f"{who} still says {code} of {subject}, which was not so"
         self._seen.discard(who)
-        self._looks[who] = (self._world.scheduler.now, self._world.zookeeper.last)
+        self._looks[who] = (
+            self._world.scheduler.now,
+            self._world.zookeeper.last,
+            self._world.disk.now_ns(),
+        )
 
     def looked(self, who: str) -> None:
         """Note that a leader has seen all that it looked for."""
         self._seen.add(who)
+
+    def began_ns(self, who: str) -> int | None:
+        """Return when a leader's look began, by the storage's clock."""
+        return self._looks[who][2] if who in self._looks else None
+
+    def held(self, who: str, name: str) -> bool:
+        """Whether a name was held for as long as a leader has looked."""
+        return who in self._looks and None not in self._raw(who, f"holds/{name}")
 
     # What a leader says.
 
@@ -153,6 +166,10 @@ class Reasons:
 
     def _paused(self, who: str) -> bool:
         return any(self._records(who, "pause"))
+
+    def _brake(self, _: str) -> bool:
+        """Only where a share is set may there be a brake at all."""
+        return self._world.profile.share_percent < EVERYTHING
 
     def _rollout_not_finalized(self, who: str) -> bool:
         return any(not _finalized(r) for r in self._records(who, "rollout"))

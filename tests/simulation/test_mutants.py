@@ -48,6 +48,10 @@ QUICK = (
     "no-round-no-guard",
     "kept-round",
     "no-restart-no-doubt-kept-round",
+    "any-age",
+    "no-grace",
+    "no-holds",
+    "refused-for-ever",
 )
 """Those that a few dozen short schedules find; the table has all of them."""
 

@@ -33,6 +33,7 @@ from tests.simulation.profile import Profile, draw, told
 from tests.simulation.scheduler import Actor, Scheduler
 from tests.simulation.stage import Stage
 from tests.simulation.stories import STORIES
+from tests.simulation.waits import cache_name
 
 CLUSTER = "simulated"
 OLD_S = 10_000.0
@@ -64,7 +65,7 @@ class World:
 
     ``strike`` may single out one change: ``before`` and ``after`` it the process
     dies, ``unknown`` and ``lost`` its answer is lost (and it with it), ``late`` it
-    lands after its caller gave up.
+    lands after its caller gave up, ``refused`` it is refused by the storage.
     """
 
     seed: int | str
@@ -313,29 +314,34 @@ class World:
     # The end.
 
     def settled(self) -> bool:
-        """Whether all that is unused is gone, all that is used there, the gate open."""
+        """Whether all is as it must be.
+
+        That is: all that nobody uses or holds is gone, all that is used there, the
+        gate open.
+        """
         if self.oracle.reasons.standing():
             return False
         used = self.guests.names()
         if any(name not in self.disk.base.names for name in used):
             return False
-        for folder, name, _ in self.disk.everything():
-            cache_name = name if folder is self.disk.base else name.split(".")[0]
-            if cache_name not in used:
-                return False
-        return True
+        return not self._left(used)
+
+    def _left(self, used: set[str]) -> list[str]:
+        """List what is left of names that nobody uses, nor holds."""
+        kept = used | set(self.zookeeper.children("holds"))
+        return [
+            f"{folder.title}/{name[:12]}"
+            for folder, name, _ in self.disk.everything()
+            if (name if folder is self.disk.base else cache_name(name)) not in kept
+        ]
 
     def unsettled(self) -> str:
         """Say what is not as it must be in the end."""
         used = self.guests.names()
         gone = [name[:6] for name in used if name not in self.disk.base.names]
-        left = [
-            f"{folder.title}/{name[:12]}"
-            for folder, name, _ in self.disk.everything()
-            if name.split(".")[0] not in used
-        ]
         return (
-            f"used and gone: {gone or 'none'}; unused and left: {left or 'none'}; "
+            f"used and gone: {gone or 'none'}; "
+            f"unused and left: {self._left(used) or 'none'}; "
             f"gate: {self.oracle.reasons.standing() or 'open'}"
         )
 

@@ -12,11 +12,12 @@ from tests.simulation.mutants import (
     recoveries,
     reports,
     restores,
+    waits,
     witnesses,
 )
 from tests.simulation.mutants.registry import MUTANTS
 
-PARTS = (looks, restores, offices, reports, witnesses, recoveries, liveness)
+PARTS = (looks, restores, offices, reports, witnesses, recoveries, liveness, waits)
 """The parts in the order of the table."""
 
 __all__ = ["MUTANTS", "PARTS"]

@@ -10,11 +10,12 @@ from tests.simulation.stories import (
     offices,
     recoveries,
     restores,
+    waits,
 )
 from tests.simulation.story import Story
 
 STORIES: dict[str, type[Story]] = {
     story.title: story
-    for part in (looks, failures, nodes, restores, offices, gate, recoveries)
+    for part in (looks, failures, nodes, restores, offices, gate, recoveries, waits)
     for story in part.ALL
 }
