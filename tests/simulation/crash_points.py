@@ -59,21 +59,27 @@ def _judge(world: World, operation: Operation, striker: Striker) -> Result:
     for number in range(operation.profile.nodes):
         world.add_node(f"n{number + 1}")
     operation.begin(world, striker)
-    settled = Settled(world)
+    settled, shows = Settled(world), operation.shows
+
+    def shown() -> bool:
+        return not shows or world.counts[shows] > 0
 
     def watch(_: object) -> None:
         """Begin to judge once the strike is over, or can come no more.
 
-        An operation is over once all is as it must be in the end.
+        An operation is over once it has shown what it shows, and all is as it must be
+        in the end.
         """
-        striker.over = striker.over or (striker.armed and world.settled())
+        ended = striker.armed and shown() and world.settled()
+        striker.over = striker.over or ended
         done = striker.struck or striker.over or scheduler.now > 20.0
-        settled.ready = striker.armed and bool(done)
+        settled.ready = striker.armed and bool(done) and shown()
         scheduler.after(CHECK_S, watch)
 
     watch(None)
     scheduler.after(CHECK_S, settled.check)
     scheduler.run(LIMIT_S, lambda: settled.for_good or bool(broken))
     if not settled.for_good and not broken:
-        world.oracle.say(f"not settled: {world.unsettled()}")
+        missed = "" if shown() else f"nothing was {shows}; "
+        world.oracle.say(f"not settled: {missed}{world.unsettled()}")
     return world.result(scheduler.now)

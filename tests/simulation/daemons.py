@@ -84,7 +84,8 @@ def cleaner_policy(process: Process) -> CleanerPolicy:
         min_age_s=ages_s,
         batch=profile.batch,
         lock_hold_s=LOCK_S,
-        max_share_percent=100.0,
+        max_share_percent=profile.share_percent,
+        max_share_floor=0,
         max_shrink_percent=100.0,
     )
 

@@ -6,14 +6,16 @@ others go on, and the struck process is started again by its supervisor.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from sharedcache import ledger
 from sharedcache.cleaner import operator
 from sharedcache.cleaner.finalize import RefusedError, finalize
 from sharedcache.cleaner.observe import Observer
 from sharedcache.cleaner.restore import OperatorRestore
-from sharedcache.core.ports import CoordinationError
+from sharedcache.core.ports import CoordinationError, Create, Delete, Set
+from sharedcache.core.ports import Operation as Write
 from tests.simulation.desk import OPERATOR, Desk, Word, say
 from tests.simulation.memory_copies import copy_of, go_back, wipe
 from tests.simulation.memory_disk import Inode, Removal
@@ -22,7 +24,7 @@ from tests.simulation.profile import Profile
 from tests.simulation.recovery import recovery
 from tests.simulation.strikes import Operation, Striker
 from tests.simulation.troubles import Troubles
-from tests.simulation.world import World, images_of
+from tests.simulation.world import World
 
 QUIET = Profile(
     nodes=2,
@@ -64,6 +66,20 @@ def _on_removal(world: World, act: Callable[[Removal], None]) -> None:
         act(removal)
 
     world.disk.on_removal = heard
+
+
+def _on_write(world: World, path: str, act: Callable[[Write], None]) -> None:
+    """Let something happen right after each change of a path, once it was judged."""
+    judged = world.zookeeper.on_commit
+
+    def heard(writes: Sequence[Write], session: int) -> None:
+        if judged is not None:
+            judged(writes, session)
+        for one in writes:
+            if one.path == path and isinstance(one, Create | Delete | Set):
+                act(one)
+
+    world.zookeeper.on_commit = heard
 
 
 def _once_gone(world: World, count: int, act: Callable[[], object]) -> None:
@@ -218,18 +234,77 @@ _PAUSE = _says(
     lambda at: operator.pause(at.zookeeper, "simulated", OPERATOR),
     lambda at: operator.resume(at.zookeeper, OPERATOR),
 )
-_HELD = images_of(2)[1]
-_HOLD = _says(
-    lambda at: operator.hold(at.zookeeper, _HELD, "simulated", OPERATOR),
-    lambda at: operator.release(at.zookeeper, _HELD, OPERATOR),
-)
 _EXPECT = _says(
     lambda at: operator.expect(at.zookeeper, "n9", OPERATOR),
     lambda at: operator.expunge(at.zookeeper, at.storage, "n9", OPERATOR),
 )
-_APPROVE = _says(
-    lambda at: operator.approve(at.zookeeper, "of no plan", 10**18, OPERATOR)
-)
+LATER_NS = 10**18
+"""A time by which every run is over: an approval stands."""
+
+
+def _hold(world: World, _: Striker) -> None:
+    """Let an operator hold one of two names that nobody uses, before anybody leads.
+
+    Once the other one was taken the hold is taken back.
+    """
+    _guest(world, "n1", 0)
+    name, other = world.images[1:]
+
+    def release(at: Desk) -> None:
+        if other in world.disk.base.names:
+            raise CoordinationError("nothing was taken yet")
+        operator.release(at.zookeeper, name, OPERATOR)
+
+    def said(word: Write) -> None:
+        if isinstance(word, Create):
+            world.scheduler.after(0.1, lambda _: world.add_cleaner("c1"))
+        elif isinstance(word, Delete):
+            # Who dies afterwards gives both words again.
+            if not world.counts["released"] and name not in world.disk.base.names:
+                world.oracle.say(f"{name[:6]} was held, and is gone")
+            world.counts["released"] += 1
+
+    _on_write(world, f"holds/{name}", said)
+    _at(
+        world,
+        1.0,
+        lambda: say(
+            world,
+            "operator-1",
+            1.0,
+            lambda at: operator.hold(at.zookeeper, name, "simulated", OPERATOR),
+            release,
+        ),
+    )
+
+
+def _approve(world: World, _: Striker) -> None:
+    """Let an operator approve the plan that a brake holds back."""
+    _guest(world, "n1", 0)
+
+    def word(at: Desk) -> None:
+        note = ledger.brake_of(at.zookeeper.get(ledger.BRAKE))
+        if world.counts["approved"]:
+            return
+        if note is None:
+            raise CoordinationError("no brake is on")
+        operator.approve(at.zookeeper, note.digest, LATER_NS, OPERATOR)
+
+    def approved(_: Write) -> None:
+        world.counts["approved"] += 1
+
+    def taken(removal: Removal) -> None:
+        if removal.folder is not world.disk.base:
+            return
+        if world.counts["approved"]:
+            world.counts["taken as approved"] += 1
+        else:
+            world.oracle.say(f"{removal.name[:6]} was taken in spite of the brake")
+
+    _on_write(world, ledger.APPROVAL, approved)
+    _on_removal(world, taken)
+    world.add_cleaner("c1")
+    _at(world, 4.0, lambda: say(world, "operator-1", 1.0, word))
 
 
 def _by_hand(world: World, _: Striker) -> None:
@@ -241,6 +316,10 @@ def _by_hand(world: World, _: Striker) -> None:
         OperatorRestore(
             at.zookeeper, at.storage, at.locks, at.clock, at.tokens, OPERATOR.who
         ).run(name)
+        if name in world.disk.base.names:
+            world.counts["given back by hand"] += 1
+        else:
+            world.oracle.say(f"{name[:6]} is said to be restored, and is not there")
 
     def wanted(removal: Removal) -> None:
         if removal.name == name and not world.counts["restored by hand"]:
@@ -368,11 +447,21 @@ OPERATIONS: dict[str, Operation] = {
         "agent@n1", _profile(grace_s=3.0), _session_lost, {"join": 1, "commit": 2}
     ),
     "pause": Operation("operator-1", SLOW, _PAUSE, {"commit": 2}),
-    "hold": Operation("operator-1", SLOW, _HOLD, {"commit": 2}),
+    "hold": Operation("operator-1", SLOW, _hold, {"commit": 2}, shows="released"),
     "expect": Operation("operator-1", SLOW, _EXPECT, {"commit": 2}),
-    "approve": Operation("operator-1", SLOW, _APPROVE, {"commit": 1}),
+    "approve": Operation(
+        "operator-1",
+        _profile(grace_s=1.0, share_percent=10.0),
+        _approve,
+        {"commit": 1},
+        shows="taken as approved",
+    ),
     "restore-by-hand": Operation(
-        "operator-1", _profile(grace_s=6.0), _by_hand, {"commit": 2, "restore": 1}
+        "operator-1",
+        _profile(grace_s=6.0),
+        _by_hand,
+        {"commit": 2, "restore": 1},
+        shows="given back by hand",
     ),
     "finalize": Operation(
         "operator-1", QUIET, _finalize, {"commit": 1, "write_schema": 1}, schema=1

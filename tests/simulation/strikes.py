@@ -41,7 +41,8 @@ class Operation:
     """One operation: who is struck, in which world, and what sets it going.
 
     ``least`` says how often its changes occur, so that a test can tell an operation
-    from one that did not come about.
+    from one that did not come about.  ``shows`` names what ``World.counts`` must have
+    of it in the end: it is not over before.
     """
 
     title: str
@@ -49,3 +50,4 @@ class Operation:
     begin: Callable[[World, Striker], None]
     least: Mapping[str, int]
     schema: int | None = None
+    shows: str = ""
