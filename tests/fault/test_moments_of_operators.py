@@ -16,6 +16,8 @@ from sharedcache.cleaner import restore as restoring
 from sharedcache.cleaner.finalize import RefusedError
 from sharedcache.cleaner.inventory import acknowledge
 from sharedcache.cleaner.restore import OperatorRestore
+from sharedcache.core import codec
+from sharedcache.core.model import Authorisation
 from sharedcache.core.ports import CoordinationError, Delete, Set, StorageError
 from tests.property.strategies import damage as a_damage
 from tests.support.inprocess import FAST, OPERATOR, Site, image_id, publish, settle
@@ -114,6 +116,42 @@ def test_a_restore_that_never_finds_its_file(
     assert taken.exists()
 
 
+def authorise(site: Site) -> None:
+    """Authorise the unlink of the one entry there is."""
+    other = site.session("other")
+    (entry,) = site.observer().observe(scan=False).seen.entries
+    word = Authorisation("token", entry.epoch, {entry.entry: entry.leaf})
+    data = codec.pack(codec.authorisation_to_record(word))
+    other.commit([Set(ledger.AUTHORISATION, data, None)])
+
+
+def test_a_restore_whose_entry_is_authorised_meanwhile(site: Site, taken: Path) -> None:
+    """Between its look at the authorisation and its mark: the mark is not written."""
+    restore = restorer(site)
+    before(restore.coordination, "commit", lambda: authorise(site))
+    with pytest.raises(RefusedError, match="it is too late"):
+        restore.run(taken.name)
+    (entry,) = site.observer().observe(scan=False).seen.entries
+    assert not entry.restoring
+    assert not taken.exists()
+
+
+def test_a_restore_is_heard_by_whoever_observed_before(site: Site, taken: Path) -> None:
+    """Its mark raises the veto counter, which every authorisation checks."""
+    restore, other = restorer(site), site.session("other")
+    seen: list[int] = []
+
+    def look() -> None:
+        record = other.get(ledger.VETO_COUNTER)
+        assert record is not None
+        seen.append(record.version)
+
+    before(restore.coordination, "commit", look)
+    before(restore.storage, "restore", look)
+    restore.run(taken.name)
+    assert seen[0] < seen[1]
+
+
 # Orders.
 
 
@@ -122,6 +160,18 @@ def test_two_operators_may_expect_one_node(site: Site) -> None:
     session, other = site.session("operator"), site.session("other")
     before(session, "commit", lambda: operator.expect(other, "n7", OPERATOR))
     assert not operator.expect(session, "n7", OPERATOR)
+
+
+def test_an_expected_node_is_heard_by_whoever_observed_before(site: Site) -> None:
+    """It raises the roster counter, which every removal checks."""
+    session = site.session("operator")
+    before_it = session.get(ledger.ROSTER_COUNTER)
+    assert before_it is not None
+    operator.expect(session, "n7", OPERATOR)
+    session.sync()
+    after_it = session.get(ledger.ROSTER_COUNTER)
+    assert after_it is not None
+    assert after_it.version > before_it.version
 
 
 def test_a_name_is_acknowledged_beside_another(site: Site) -> None:

@@ -36,6 +36,7 @@ QUICK = (
     "no-stop-flag",
     "finalize-unchecked",
     "pause-unheard",
+    "expect-unheard",
     "empty-join",
     "ephemeral-roster",
     "no-incarnation",

@@ -12,6 +12,8 @@ from sharedcache.cleaner import (
     observe,
     operator,
 )
+from sharedcache.cleaner.restore import OperatorRestore
+from sharedcache.core.acts import Deed
 from sharedcache.core.policy import MissingNodes
 from sharedcache.core.ports import (
     Check,
@@ -96,6 +98,23 @@ def pause_unheard(patch: Patch) -> None:
     patch.set(operator, "_interrupting", list)
 
 
+@mutant("expecting a node raises no counter", "I5", aim="expected-in-between")
+def expect_unheard(patch: Patch) -> None:
+    """Put a node on the roster without interrupting what is under way."""
+    real = operator._commit
+
+    def commit(coordination: Any, transaction: Sequence[Any], act: Any) -> None:
+        silent = act.deed == Deed.EXPECTED
+        kept = [o for o in transaction if not (silent and _raises_a_counter(o))]
+        real(coordination, kept, act)
+
+    patch.set(operator, "_commit", commit)
+
+
+def _raises_a_counter(operation: Any) -> bool:
+    return bool(operation.path.startswith("counters/"))
+
+
 @mutant("counters are read after the reports", aim="wanted-just-before")
 def counters_last(patch: Patch) -> None:
     """Read the counters as they are when all else has been read."""
@@ -153,6 +172,32 @@ def no_versions_no_intent(patch: Patch) -> None:
     """Take out the versions together with what covers for them."""
     no_versions(patch)
     no_intent(patch)
+
+
+@mutant("an operator's restore raises no counter", aim="asked-just-before")
+def by_hand_unheard(patch: Patch) -> None:
+    """Mark a record without a word to authorisations."""
+    real = OperatorRestore._write
+
+    def write(self: OperatorRestore, entry_id: str, asked: str, attempt: Any) -> None:
+        def silent(found: Any) -> Any:
+            operations = attempt(found)
+            return operations and [o for o in operations if not _raises_a_counter(o)]
+
+        real(self, entry_id, asked, silent)
+
+    patch.set(OperatorRestore, "_write", write)
+
+
+@mutant(
+    "the manifest's versions are not checked, and an operator's restore raises no "
+    "counter",
+    aim="asked-just-before",
+)
+def no_versions_by_hand_unheard(patch: Patch) -> None:
+    """Take the operator's word out together with what covers for it."""
+    no_versions(patch)
+    by_hand_unheard(patch)
 
 
 @mutant("a new session joins empty", aim="new-session")

@@ -38,12 +38,13 @@ class NewsInBetween(Story):
             self.leader(), "commit", when=authorises if purging else announces
         )
         self.caught(slow)
-        news: list[Callable[[], None]] = [self.paused, self.old_node]
-        if purging:
-            news.append(self.degraded)
-        self.world.scheduler.random.choice(news)()
+        self.world.scheduler.random.choice(self.news(purging=purging))()
         slow.release()
         self.pause(0.5, 1.0)
+
+    def news(self, *, purging: bool) -> list[Callable[[], None]]:
+        """Return what may happen."""
+        return [self.paused, self.old_node, *[self.degraded] * purging]
 
     def paused(self) -> None:
         """Let an operator pause, and resume later."""
@@ -71,6 +72,26 @@ class NewsInBetween(Story):
     def _durable(self, node: str) -> Any:
         record = self.read(f"roster/{node}")
         return record and record["report"]
+
+
+class ExpectedInBetween(NewsInBetween):
+    """The reason is a node that an operator expects, and that has not spoken yet."""
+
+    title = "expected-in-between"
+
+    def news(self, *, purging: bool) -> list[Callable[[], None]]:
+        """See ``NewsInBetween``."""
+        del purging
+        return [self.expected]
+
+    def expected(self) -> None:
+        """Let an operator expect a node, and give it up later."""
+        self.operator(
+            lambda at: operator.expect(at.zookeeper, "n9", OPERATOR),
+            lambda at: operator.expunge(at.zookeeper, at.storage, "n9", OPERATOR),
+            wait_s=1.0,
+        )
+        self.until("not expected", lambda: self.read("roster/n9"))
 
 
 class OldNodeMidway(NewsInBetween):
@@ -136,4 +157,9 @@ class OldNodeAsFinalized(NewsInBetween):
         return self.stage.hold(self.operator(word), "commit", when=writes("rollout"))
 
 
-ALL: tuple[type[Story], ...] = (NewsInBetween, OldNodeMidway, OldNodeAsFinalized)
+ALL: tuple[type[Story], ...] = (
+    NewsInBetween,
+    ExpectedInBetween,
+    OldNodeMidway,
+    OldNodeAsFinalized,
+)
