@@ -12,7 +12,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import fasteners
 import pytest
@@ -391,6 +391,77 @@ def test_existing_lock_file_is_left_as_it_is(world: RealLocks) -> None:
         before.st_mtime_ns,
     )
     assert world.path(NAME).read_text() == "content"
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_lock_directory_that_somebody_makes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, filled: bool
+) -> None:
+    """Theirs is used, with the locks that are in it, and nothing of ours is left."""
+    locks = tmp_path / "locks"
+    rename = os.rename
+
+    def late(*arguments: Any, **options: Any) -> None:
+        locks.mkdir()
+        if filled:
+            (locks / "nova-x").touch()
+        rename(*arguments, **options)
+
+    monkeypatch.setattr(os, "rename", late)
+    os.close(helper.open_lock_directory(str(locks)))
+    assert [path.name for path in tmp_path.iterdir()] == ["locks"]
+    assert [path.name for path in locks.iterdir()] == ["nova-x"] * filled
+
+
+def test_lock_directory_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is an error, and nothing is left."""
+
+    def refusing(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "rename", refusing)
+    with pytest.raises(PermissionError):
+        helper.open_lock_directory(str(tmp_path / "locks"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lock_file_that_goes_as_often_as_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is given up, with an error that is none of a busy lock."""
+    monkeypatch.setattr(helper, "make_lock_file", lambda *_: None)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with pytest.raises(OSError, match="deleted as often"):
+            helper.open_lock_file(directory, "nova-x")
+    finally:
+        os.close(directory)
+
+
+def test_lock_that_the_storage_does_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mount without locks is an error, never a lock, and never just busy."""
+    monkeypatch.setattr(helper, "Deadline", object)
+    server = helper.Server(str(tmp_path))
+
+    def refusing(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", refusing)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOLCK)):
+        server._attempt("nova-x")
+    opened = [os.path.realpath(one) for one in Path("/proc/self/fd").iterdir()]
+    assert not any(path.startswith(str(tmp_path)) for path in opened)
+
+
+def test_deadline_that_cannot_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it a lock could be held for ever: there is no helper then."""
+    monkeypatch.setattr(helper, "_CLOCK_BOOTTIME", -1)
+    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+        helper.Deadline()
 
 
 def test_planted_links_and_fifos(world: RealLocks, tmp_path: Path) -> None:
