@@ -134,6 +134,8 @@ class Observer:
         manifest = self._manifest.read(coordination, head[ledger.MANIFEST])
         known = inventory.read(coordination, head[ledger.INVENTORY])
         disk = self._disk(epoch, scan=scan)
+        for node in self._returning(reports, members, disk.witnesses):
+            del reports[node]
         if scan:
             self._old_names = old_names(disk.files)
         facts = GateFacts(
@@ -207,6 +209,23 @@ class Observer:
         reports.update(roster.unreadable)
         reports.update(dict.fromkeys(roster.silent))
         return reports, set(members), roster.expunged
+
+    def _returning(
+        self, reports: Reports, members: set[str], witnesses: Mapping[str, Witness]
+    ) -> list[str]:
+        """Name registered nodes that are expunged, and have not joined anew yet.
+
+        A registration that its node's witness bears speaks for its node.  Of any
+        other it is asked whether it stands for a rostered one.
+        """
+        views = _views(reports, members, witnesses)
+        doubted = [view.node for view in views if view.member and not view.witnessed]
+        if not doubted:
+            return []
+        paths = [ledger.node_path(node) for node in doubted]
+        records = self.coordination.get_many(paths)
+        roster = ledger.roster_of(zip(doubted, records, strict=True))
+        return sorted(roster.expunged)
 
     def _disk(self, epoch: int | None, *, scan: bool) -> _Disk:
         """Read the storage; its clock first, then every witness by name.

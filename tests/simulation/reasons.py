@@ -42,10 +42,28 @@ class Said:
         return [d is not None and d["expunged_at"] is None for d in self.durable]
 
     @property
+    def returned(self) -> bool:
+        """Whether it was expunged, and registered as its witness has it.
+
+        It is judged by that registration as any node is, before its durable report.
+        """
+        heard = [_incarnation(one) for one in self.registered if one is not None]
+        expunged = any(map(_is_expunged, self.durable))
+        return expunged and any(one in self.witnesses for one in heard)
+
+    @property
+    def stranger(self) -> bool:
+        """Whether its witness is the trace of a node that is not expected."""
+        if any(self.rostered) or self.returned or None in self.witnesses:
+            return False
+        return not any(_buries(d, w) for d in self.durable for w in self.witnesses)
+
+    @property
     def voices(self) -> list[Any]:
         """Every report that a leader may have gone by; ``None`` for a missing one."""
         heard = [one for one in self.registered if one is not None]
-        return heard + [d["report"] for d in self.durable if d is not None]
+        kept = [d for d in self.durable if d is not None and not _is_expunged(d)]
+        return heard + [d["report"] for d in kept]
 
     def matches(self) -> Iterator[bool]:
         """Tell for each report and each witness whether they are of one run."""
@@ -64,6 +82,16 @@ class Said:
 
 def _incarnation(report: Any) -> tuple[str, int]:
     return (report["boot_id"], report["start"])
+
+
+def _is_expunged(record: Any) -> bool:
+    return record is not None and record["expunged_at"] is not None
+
+
+def _buries(tombstone: Any, witness: tuple[str, int] | None) -> bool:
+    """Whether a tombstone is of the run that wrote a witness."""
+    bears = _is_expunged(tombstone) and "boot_id" in tombstone
+    return bears and _incarnation(tombstone) == witness
 
 
 def _unpacked(record: Any) -> Any:
@@ -193,18 +221,19 @@ class Reasons:
         if code == "unrostered-node":
             traces = [*said.witnesses, *said.registered]
             return not all(said.rostered) and any(t is not None for t in traces)
-        if not any(said.rostered):
-            return False
+        rostered = any(said.rostered)
         if code == "node-missing":
-            return None in said.registered and not all(said.stopped())
+            return rostered and None in said.registered and not all(said.stopped())
         if code == "node-unreported":
-            return not all(said.matches())
+            return rostered and not all(said.matches())
         judged = {
             "node-degraded": _is_degraded,
             "node-old-kernel-naming": _is_old,
             "node-schema-too-old": _is_behind,
         }
-        return code in judged and any(map(judged[code], said.voices))
+        if code not in judged or not (rostered or said.returned):
+            return False
+        return any(map(judged[code], said.voices))
 
     # What a leader must have seen.
 
@@ -223,10 +252,8 @@ class Reasons:
 
     @staticmethod
     def _due_of(said: Said, *, purging: bool) -> Iterator[str]:
-        if not any(d is not None for d in said.durable):
-            if None not in said.witnesses:
-                yield "left a witness and is not expected"
-            return
+        if said.stranger:
+            yield "left a witness and is not expected"
         if not all(said.rostered):
             return
         if all(map(_is_old, said.voices)):

@@ -45,6 +45,7 @@ QUICK = (
     "early-seal",
     "guests-first",
     "expunge-live",
+    "any-witness",
     "no-readd-no-strangers",
     "no-round-no-guard",
     "kept-round",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from sharedcache import ledger
 from sharedcache.cleaner import (
     observe,
     operator,
@@ -93,6 +94,12 @@ def expunge_live(patch: Patch) -> None:
         real(coordination, kept, act)
 
     patch.set(operator, "_commit", commit)
+
+
+@mutant("a tombstone stands for any witness", aim="expunged-returns")
+def any_witness(patch: Patch) -> None:
+    """Take an expunged host that has booted again for one that is off."""
+    patch.set(ledger.Tombstone, "covers", lambda *_: True)
 
 
 @mutant("guests start before the witness", aim="sealed-host")

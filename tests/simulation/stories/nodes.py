@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sharedcache.cleaner import operator
 from tests.simulation.desk import OPERATOR
+from tests.simulation.stage import writes
 from tests.simulation.story import CutShortError, Story, otherwise
 
 if TYPE_CHECKING:
@@ -283,6 +284,46 @@ class ExpungedAlive(Story):
         self.cut(here, off=False)
 
 
+class ExpungedReturns(Newcomer):
+    """A host that was off, and expunged, boots after all, out of ZooKeeper's reach.
+
+    A guest begins there.  Then the agent joins anew, perhaps slowly.
+    """
+
+    title = "expunged-returns"
+    changes = otherwise(session_timeout_s=2.0)
+
+    def tell(self) -> None:
+        """See ``Story``."""
+        here, _ = self.two_hosts()
+        name = self.fresh()
+        self.until("no report", lambda: self.report(here))
+        self.do(self.world.switch_off, here)
+        self.until("it is still registered", lambda: not self.report(here))
+        self.operator(
+            lambda at: operator.expunge(at.zookeeper, at.storage, here.name, OPERATOR)
+        )
+        self.until("it is not expunged", lambda: self._expunged(here))
+        self.pause()
+        self.cut(here)
+        self.boot(here)
+        self.settles_in(here, name)
+        self.pause(*LEADER_S)
+        self.pause(*LEADER_S)
+        half = self.stage.hold(self.agent(here), "commit", when=writes("roster"))
+        if self.chance(0.5):
+            half.release()
+        self.cut(here, off=False)
+        self.happens(3.0, lambda: half.caught)
+        self.pause(1.0, 3.0)
+        half.release()
+
+    def _expunged(self, host: Host) -> bool:
+        """Whether a host's tombstone stands."""
+        record = self.read(f"roster/{host.name}")
+        return record is not None and record["expunged_at"] is not None
+
+
 ALL: tuple[type[Story], ...] = (
     NewSession,
     NodeMissing,
@@ -292,5 +333,6 @@ ALL: tuple[type[Story], ...] = (
     UnseenNewcomer,
     LongerMemory,
     ExpungedAlive,
+    ExpungedReturns,
     AgentStops,
 )
