@@ -219,6 +219,26 @@ def test_what_a_report_speaks_against_again_raises_no_counter(site: Site) -> Non
     assert vetoes(coordination) == before + 1
 
 
+def test_an_agents_new_start_raises_the_roster_counter(site: Site) -> None:
+    """A removal that was planned on the word of its last run is not announced."""
+    coordination = site.session("reader")
+
+    def changes() -> int:
+        coordination.sync()
+        record = coordination.get(ledger.ROSTER_COUNTER)
+        assert record is not None
+        return record.version
+
+    agent = site.agent("n1")
+    publish(agent)
+    before = changes()
+    look_now(agent)
+    assert changes() == before
+    agent.world.coordination.leave()
+    publish(site.agent("n1"))
+    assert changes() == before + 1
+
+
 def test_a_report_under_a_new_registration_is_heard_anew(site: Site) -> None:
     """While this node was no member a leader went by its durable report alone."""
     agent, other = site.agent("n1"), site.agent("n2")
