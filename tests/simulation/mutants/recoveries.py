@@ -36,7 +36,8 @@ def no_round(patch: Patch) -> None:
     _recover_otherwise(patch, lambda seen: {"round": seen.standing.round})
 
 
-def _no_guard(patch: Patch) -> None:
+@mutant("reports of rounds that are yet to come count", aim="rounds-of-old")
+def no_guard(patch: Patch) -> None:
     """Believe what a report says of a round that was not raised."""
     no_checker(patch)
     patch.set(planner, "proof_of", lambda _, heard: Confirmation.of(heard))
@@ -50,7 +51,7 @@ def _no_guard(patch: Patch) -> None:
 def no_round_no_guard(patch: Patch) -> None:
     """Take the round out together with what covers for it."""
     no_round(patch)
-    _no_guard(patch)
+    no_guard(patch)
 
 
 def _no_restart(patch: Patch) -> None:
