@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.simulation.mutants import MUTANTS
@@ -9,6 +11,8 @@ from tests.simulation.run import simulate
 from tests.simulation.table import require_sound, seeds_of
 
 FIRST = 500_000
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "simulation.md"
 
 SOON = 40
 """Within how many schedules of its story each must be found.
@@ -70,6 +74,24 @@ def test_a_protection_taken_out_is_found(name: str) -> None:
                 require_sound(mutant, violations[0])
                 return
     pytest.fail(f"{name} was not found in {SOON} schedules")
+
+
+def _rows(part: str) -> list[list[str]]:
+    """Return the cells of each row that tells of a mutant."""
+    rows = [line.split(" | ") for line in part.splitlines() if line.startswith("| ")]
+    return [row for row in rows if MUTANTS.keys() & {cell.strip("`") for cell in row}]
+
+
+def test_the_document_has_a_row_for_each() -> None:
+    """``docs/simulation.md`` tells of every mutant once, and counts them rightly."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    before, _, after = text.partition("\n### Not found, and why\n")
+    found, covered = _rows(before), _rows(after)
+    names = [row[2] for row in found] + [row[1] for row in covered]
+    assert sorted(names) == sorted(f"`{name}`" for name in MUTANTS)
+    assert f" {len(found)} of {len(names)} mutants are found" in before
+    at_once = sum(row[4] in {"1", "2"} for row in found)
+    assert f"\nfor {at_once} the median is 1 or 2" in before
 
 
 def test_mutants_leave_nothing_behind() -> None:
