@@ -32,7 +32,7 @@ def restore_by_rename(patch: Patch) -> None:
     patch.set(MemoryStorage, "restore", restore_)
 
 
-@mutant("no restore of what is used")
+@mutant("no restore of what is used", aim="marked-entry")
 def no_restore(patch: Patch) -> None:
     """Leave used names in quarantine."""
     patch.set(restore.Restorer, "missing_entries", lambda *_: ())
