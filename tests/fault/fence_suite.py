@@ -79,7 +79,7 @@ ADAPTER_ANSWERS: dict[str, tuple[str, str, str, str]] = {
 
 _REMOVES = {"unlink from it, by path", "unlink from it, by descriptor", "purge"}
 
-_NO_END = 5000
+_NO_END = 100_000
 _EARLY = 3
 _NAMES = [f"{number:040x}" for number in range(24)]
 _LEAVES = [f"{name}.00000000000000cc.5" for name in _NAMES]
@@ -329,7 +329,7 @@ class FenceSuite:
             (scene.successor, "take_over", [6, True]),
         )
         assert taken[0] == DONE, taken
-        assert answer == "FencedError"
+        assert answer == "FencedError", answer
         moved = [leaf.removesuffix("5") + "6" for leaf in leaves]
         assert scene.must(scene.successor, "epoch_list", 6) == moved
         # The last one was written, refused, and is where it was.

@@ -115,7 +115,7 @@ class Site:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop every session and every helper."""
+        """Stop every session and every helper, and close every directory."""
         self.stack.close()
 
     @property
@@ -150,8 +150,10 @@ class Site:
         return session
 
     def storage(self) -> DirectoryStorage:
-        """Open the directory as one host would."""
-        return DirectoryStorage(str(self.base))
+        """Open the directory as one host would, until the site ends."""
+        storage = DirectoryStorage(str(self.base))
+        self.stack.callback(storage.close)
+        return storage
 
     def found(self, schema: int | None = None) -> Founded:
         """Found the cluster."""
