@@ -202,6 +202,11 @@ def schema_of(data: bytes | None) -> Rollout | Unreadable | None:
     return codec.readable(lambda: codec.rollout_from_record(codec.from_text(text)))
 
 
+def incarnation_of(data: bytes) -> Incarnation | Unreadable:
+    """Read the incarnation that a witness bears."""
+    return codec.readable(lambda: codec.incarnation_from_record(codec.from_text(data)))
+
+
 @contextmanager
 def reading(what: str) -> Iterator[None]:
     """Name the record in a ``RecordError``, and say what to do about it."""

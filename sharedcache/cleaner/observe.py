@@ -21,7 +21,6 @@ from sharedcache.core.model import (
     Authorisation,
     Cluster,
     FileTable,
-    Incarnation,
     Report,
     Rollout,
     Unreadable,
@@ -289,17 +288,14 @@ def read_witnesses(storage: Storage) -> dict[str, Witness]:
         found = storage.witness_read(node)
         if found is not None:
             data, facts = found
-            witnesses[node] = Witness(node, _incarnation(data), facts.mtime_ns)
+            born = ledger.incarnation_of(data)
+            incarnation = None if isinstance(born, Unreadable) else born
+            witnesses[node] = Witness(node, incarnation, facts.mtime_ns)
     return witnesses
 
 
 def _version(record: Record | None) -> int | None:
     return None if record is None else record.version
-
-
-def _incarnation(data: bytes) -> Incarnation | None:
-    found = codec.readable(lambda: codec.incarnation_from_record(codec.from_text(data)))
-    return None if isinstance(found, Unreadable) else found
 
 
 def _counters(coordination: Coordination) -> Counters:

@@ -207,10 +207,7 @@ def expunged(
 def _witnessed(storage: Storage, node: str) -> Incarnation | Unreadable | None:
     """Return the incarnation of a node's witness; ``None`` if it has none."""
     witness = storage.witness_read(node)
-    if witness is None:
-        return None
-    data = witness[0]
-    return codec.readable(lambda: codec.incarnation_from_record(codec.from_text(data)))
+    return None if witness is None else ledger.incarnation_of(witness[0])
 
 
 def _already(

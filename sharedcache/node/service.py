@@ -89,7 +89,7 @@ def _last_start(world: World) -> int:
     if found is None:
         return 0
     data, facts = found
-    last = codec.readable(lambda: codec.incarnation_from_record(codec.from_text(data)))
+    last = ledger.incarnation_of(data)
     if isinstance(last, Unreadable):
         # A witness cut short by a crash: a start number taken from the
         # storage's clock is higher than any counted one.

@@ -238,14 +238,20 @@ def test_killed_helper_loses_the_lock(world: RealLocks) -> None:
     assert world.real.release() is True
 
 
-def test_helper_that_is_gone_is_replaced(world: RealLocks) -> None:
-    """Killed between two calls or within one: the next call starts another."""
+def _lose_idle_helper(world: RealLocks) -> subprocess.Popen[bytes]:
+    """Use the locks once, then kill the helper that is kept for later."""
     assert world.real.take(NAME, 0, LONG_S)
     assert world.real.release()
     assert world.real._helper is not None
     process = world.real._helper.process
     process.kill()
     process.wait(_SOON_S)
+    return process
+
+
+def test_helper_that_is_gone_is_replaced(world: RealLocks) -> None:
+    """Killed between two calls or within one: the next call starts another."""
+    _lose_idle_helper(world)
     assert world.real.take(NAME, 0, LONG_S)
     assert world.real.release()
     with world.nova_holds(NAME):
@@ -261,12 +267,7 @@ def test_helper_that_ends_before_it_is_asked(
     world: RealLocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was there a moment ago, and its pipe is broken now."""
-    assert world.real.take(NAME, 0, LONG_S)
-    assert world.real.release()
-    assert world.real._helper is not None
-    process = world.real._helper.process
-    process.kill()
-    process.wait(_SOON_S)
+    process = _lose_idle_helper(world)
     with monkeypatch.context() as patch:
         patch.setattr(process, "poll", lambda: None)
         assert not world.real.take(NAME, 0, LONG_S)

@@ -116,15 +116,19 @@ def test_a_damaged_file_is_marked_and_not_handed_out(
         assert path.read_bytes() == CONTENT
 
 
+def _quarantine(base: Path) -> None:
+    epoch = base / ".sharedcache" / "epochs" / "1"
+    epoch.mkdir(parents=True)
+    (base / NAME).rename(epoch / leaf_of(NAME, "0123456789abcdef", 1))
+
+
 def test_a_damaged_file_in_quarantine_is_fetched_anew(
     base: Path, tmp_path: Path, verifier: Verifier
 ) -> None:
     """No agent is asked to bring back what was taken because it is damaged."""
     damage(base / NAME)
     assert verifier.check(NAME).state is State.DAMAGED
-    epoch = base / ".sharedcache" / "epochs" / "1"
-    epoch.mkdir(parents=True)
-    (base / NAME).rename(epoch / leaf_of(NAME, "0123456789abcdef", 1))
+    _quarantine(base)
     with closing(UsesSocket(str(tmp_path / "s"))) as agent:
         agent.start()
 
@@ -198,9 +202,7 @@ def test_a_file_of_another_digest_in_quarantine_is_not_asked_for(
     base: Path, tmp_path: Path
 ) -> None:
     """It would be refused once it is back: what was asked for is fetched."""
-    epoch = base / ".sharedcache" / "epochs" / "1"
-    epoch.mkdir(parents=True)
-    (base / NAME).rename(epoch / leaf_of(NAME, "0123456789abcdef", 1))
+    _quarantine(base)
     with closing(UsesSocket(str(tmp_path / "s"))) as agent:
         agent.start()
 

@@ -22,6 +22,7 @@ from contextlib import ExitStack, closing
 
 from rich.console import Console
 
+from sharedcache.cli.signals import heard
 from tests.simulation import farm
 from tests.simulation.command import Asked, Strike, asked
 from tests.simulation.crash_points import run_struck
@@ -47,11 +48,9 @@ class Stop:
 
     def __init__(self) -> None:
         self.code = 0
-        for number in STOPS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._note)
 
-    def _note(self, number: int, _: object) -> None:
+    def note(self, number: int) -> None:
+        """Hear a signal."""
         self.code = self.code or 128 + number
         farm.end_workers()
 
@@ -67,10 +66,11 @@ def main() -> int:
         return again(chosen)
     stop = Stop()
     try:
-        if not chosen.table:
-            return many(chosen, stop)
-        only = [chosen.mutant] * bool(chosen.mutant)
-        print_table(chosen.schedules, chosen.bases, only)
+        with heard(STOPS, stop.note):
+            if not chosen.table:
+                return many(chosen, stop)
+            only = [chosen.mutant] * bool(chosen.mutant)
+            print_table(chosen.schedules, chosen.bases, only)
     except BrokenProcessPool:
         if not stop.code:
             raise

@@ -15,7 +15,7 @@ import msgpack
 from sharedcache.core.ports import Create, Operation, Set
 from tests.simulation.memory_disk import Folder, Inode, Removal
 from tests.simulation.reasons import Reasons
-from tests.simulation.waits import Waits
+from tests.simulation.waits import Waits, cache_name
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -167,7 +167,7 @@ class Oracle:
             inode = folder.names.get(leaf) if isinstance(folder, Folder) else None
             if not isinstance(inode, Inode):
                 continue
-            in_base = self._world.disk.base.names.get(leaf.split(".")[0]) is inode
+            in_base = self._world.disk.base.names.get(cache_name(leaf)) is inode
             for guest in self._world.guests.users(inode):
                 if not in_base:
                     self.say(

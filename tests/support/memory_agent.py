@@ -8,17 +8,14 @@ from typing import Any, cast
 
 from sharedcache.adapters.clock import RandomTokens, SystemClock
 from sharedcache.cleaner.finalize import found
-from sharedcache.core.acts import Signature
 from sharedcache.core.policy import AgentPolicy
 from sharedcache.core.ports import Source
 from sharedcache.node.service import NodeService, start
 from sharedcache.node.world import World
+from tests.simulation.desk import OPERATOR
 from tests.simulation.memory_disk import MemoryDisk
 from tests.simulation.memory_storage import MemoryStorage, Mount
 from tests.simulation.memory_zookeeper import MemorySession, MemoryZooKeeper
-
-OPERATOR = Signature("operator@desk", 1.0)
-"""Whoever speaks in a test."""
 
 
 class Quiet:

@@ -21,7 +21,6 @@ from sharedcache.adapters.storage import DirectoryStorage
 from sharedcache.cli.doctor import judge
 from sharedcache.cli.doctor.findings import Finding, fail, ok, warn
 from sharedcache.cli.sources import build_sources
-from sharedcache.core import codec
 from sharedcache.core.model import Cluster, Unreadable
 from sharedcache.core.ports import OutcomeUnknownError, SourceError, StorageError
 
@@ -112,8 +111,7 @@ def _witness(storage: DirectoryStorage, node: str) -> Iterator[Finding]:
     found = storage.witness_read(node)
     if found is None:
         return
-    data = found[0]
-    read = codec.readable(lambda: codec.incarnation_from_record(codec.from_text(data)))
+    read = ledger.incarnation_of(found[0])
     if isinstance(read, Unreadable):
         yield warn(
             "witness",

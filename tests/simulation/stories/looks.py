@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tests.simulation.stage import Hold, writes
 from tests.simulation.story import LATE_S, LOOKING, CutShortError, Story, otherwise
+
+if TYPE_CHECKING:
+    from tests.simulation.memory_disk import Inode
+    from tests.simulation.process import Host
 
 UNTIL_S = 0.7
 """How long a look waits for a raise to fall into it."""
@@ -82,14 +88,35 @@ class SlowLook(Story):
         self.lets_the_leader_act(late)
 
 
-class NameForgotten(Story):
+class Forgetting(Story):
+    """A guest begins by a name that its host can open still, and then forgets."""
+
+    changes = otherwise(events=False, stale=1.0)
+
+    def comes_and_goes(self, file: Inode, waits: Hold, *hosts: Host) -> None:
+        """Let a guest begin on the first host, and move behind the second's look.
+
+        The first host is kept from looking until the name is forgotten.
+        """
+        here, there = hosts
+        name = self.image()
+        late = self.stage.hold(self.agent(there), "look")
+        if here.mount.remembered(name) is not file:
+            raise CutShortError("the name is forgotten")
+        guest = self.begin(here, name, file)
+        self.move(guest, here, there)
+        here.mount.forget(self.world.disk.base, name)
+        waits.release()
+        self.lets_the_leader_act(late)
+
+
+class NameForgotten(Forgetting):
     """A host can open a name that went; then it forgets it, between two looks.
 
     A guest begins there by that name in between, and moves behind the other's look.
     """
 
     title = "name-forgotten"
-    changes = otherwise(events=False, stale=1.0)
 
     def tell(self) -> None:
         """See ``Story``."""
@@ -104,17 +131,10 @@ class NameForgotten(Story):
         waits = self.first_look_of_a_round(here)
         number = self.round()
         self.until("no look", lambda: self.report(there).get("round") == number)
-        late = self.stage.hold(self.agent(there), "look")
-        if here.mount.remembered(name) is not inode:
-            raise CutShortError("the name is forgotten")
-        guest = self.begin(here, name, inode)
-        self.move(guest, here, there)
-        here.mount.forget(self.world.disk.base, name)
-        waits.release()
-        self.lets_the_leader_act(late)
+        self.comes_and_goes(inode, waits, here, there)
 
 
-class NewsBetweenReads(Story):
+class NewsBetweenReads(Forgetting):
     """A file is taken, and its round raised, between an agent's two first reads.
 
     Its host can open the name still.  A guest begins there by it, moves behind the
@@ -153,14 +173,7 @@ class NewsBetweenReads(Story):
         waits = self.stage.hold(agent, "sync")
         self.until("no second raise", lambda: self.round() > number)
         self.until("no look", lambda: self.report(there).get("round") > number)
-        late = self.stage.hold(self.agent(there), "look")
-        if here.mount.remembered(name) is not inode:
-            raise CutShortError("the name is forgotten")
-        guest = self.begin(here, name, inode)
-        self.move(guest, here, there)
-        here.mount.forget(self.world.disk.base, name)
-        waits.release()
-        self.lets_the_leader_act(late)
+        self.comes_and_goes(inode, waits, here, there)
 
 
 class BetweenLooks(Story):
