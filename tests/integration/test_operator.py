@@ -14,7 +14,15 @@ from sharedcache.core.gate import Code
 from sharedcache.core.plan import Why
 from sharedcache.core.planner import make_plan
 from sharedcache.core.ports import Coordination, Create, Delete
-from tests.support.inprocess import FAST, OPERATOR, Site, gate_codes, image_id, settle
+from tests.support.inprocess import (
+    FAST,
+    OPERATOR,
+    Site,
+    gate_codes,
+    image_id,
+    publish,
+    settle,
+)
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -191,6 +199,23 @@ def test_a_node_that_left_a_new_trace_is_expunged_again(site: Site) -> None:
     assert operator.expunged(word, storage, "n2") is not None
     operator.expect(word, "n2", OPERATOR)
     assert operator.expunge(word, storage, "n2", OPERATOR).changed
+
+
+def test_a_witness_that_cannot_be_read_is_a_new_trace(site: Site) -> None:
+    """Nobody knows whose it is: only a tombstone that was made of it covers it."""
+    word, storage = site.session("operator"), site.storage()
+    agent, lost = site.agent("n1"), site.agent("n2")
+    for one in (agent, lost):
+        publish(one)
+    lost.finish()
+    operator.expunge(word, storage, "n2", OPERATOR)
+    storage.witness_write("n2", b"no record")
+    assert operator.expunged(word, storage, "n2") is None
+    gate = make_plan(FAST, site.observer().observe(scan=False).seen).gate
+    assert [(r.code, r.subject) for r in gate.reasons] == [(Code.UNROSTERED_NODE, "n2")]
+    assert operator.expunge(word, storage, "n2", OPERATOR).changed
+    assert operator.expunged(word, storage, "n2") is not None
+    assert make_plan(FAST, site.observer().observe(scan=False).seen).gate.purge_open
 
 
 def test_an_expunged_node_that_comes_back_says_so_and_joins_anew(site: Site) -> None:
